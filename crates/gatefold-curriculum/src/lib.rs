@@ -1,0 +1,1 @@
+//! Decides numbers from progress: phases, schedules, plans.

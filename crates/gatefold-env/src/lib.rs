@@ -1,0 +1,1 @@
+//! What an environment is: trait, spec, batched stepping, conformance check.

@@ -1,0 +1,1 @@
+//! Graph attention layers, encoder and readout.

@@ -1,0 +1,1 @@
+//! Typed graphs as data: petgraph in, CSR out.

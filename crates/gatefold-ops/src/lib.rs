@@ -1,0 +1,1 @@
+//! Tensor operations with a plain composition and a fused CPU kernel each.

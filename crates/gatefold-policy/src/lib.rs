@@ -1,0 +1,1 @@
+//! The composition: encoder, graph attention, router, experts and critic.

@@ -1,0 +1,1 @@
+//! Routing functions, router network, gates and usage statistics.

@@ -1,0 +1,1 @@
+//! The experiment runner: configuration, the loop, checkpoints, reports.

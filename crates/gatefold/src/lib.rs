@@ -1,0 +1,1 @@
+//! Routed-expert policies trained with PPO: facade library and command line.
