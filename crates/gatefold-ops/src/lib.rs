@@ -1,1 +1,53 @@
 //! Tensor operations with a plain composition and a fused CPU kernel each.
+//!
+//! Every operation exists twice: in [`composed`] as a few Burn tensor operations, generic over the
+//! backend (the oracle of the tests, and the path on a GPU), and as one fused `f32` kernel with its
+//! own backward pass for `Flex` and `Autodiff<Flex>`. The functions at the root of this crate pick
+//! by backend and element type: `f64` tensors on Flex take the composition.
+//!
+//! The fused kernels are deterministic: every output element has the same bits wherever its row
+//! stands in the batch, however many rows there are and however many threads run. They may differ
+//! between SIMD levels; [`simd_level`] says which one this process uses.
+
+mod adamw;
+mod backend;
+mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod edges;
+mod embed;
+mod expert_linear;
+mod gat;
+mod linear;
+mod masked_softmax;
+mod mix;
+mod norm_relu;
+mod ppo_loss;
+mod sparsemax;
+
+pub use adamw::{AdamwStep, adamw_step, squared_norm};
+pub use backend::{OpsAutodiffBackend, OpsBackend};
+pub use cpu::simd_level;
+pub use edges::{GatEdges, GatEdgesError};
+pub use embed::embed_activations;
+pub use expert_linear::expert_linear;
+pub use gat::gat_attention;
+pub use linear::{Activation, linear};
+pub use masked_softmax::{log_softmax_row, masked_log_softmax};
+pub use mix::mix;
+pub use norm_relu::norm_relu;
+pub use ppo_loss::{PpoBatch, PpoLossConfig, ppo_loss, ppo_stats};
+pub use sparsemax::sparsemax;
+
+/// The plain compositions, by the name of the operation they define.
+pub mod composed {
+    pub use crate::adamw::{composed_norm as squared_norm, composed_step as adamw_step};
+    pub use crate::embed::composed as embed_activations;
+    pub use crate::expert_linear::composed as expert_linear;
+    pub use crate::gat::composed as gat_attention;
+    pub use crate::linear::composed as linear;
+    pub use crate::mix::composed as mix;
+    pub use crate::norm_relu::composed as norm_relu;
+    pub use crate::ppo_loss::composed as ppo_loss;
+    pub use crate::sparsemax::composed as sparsemax;
+}

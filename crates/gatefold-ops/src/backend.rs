@@ -1,0 +1,107 @@
+//! The backend trait that carries our operations: composed by default, fused on Flex.
+
+use burn::tensor::{
+    Tensor,
+    backend::{AutodiffBackend, Backend},
+};
+
+use crate::{Activation, AdamwStep, GatEdges, PpoBatch, PpoLossConfig, composed};
+
+/// A Burn backend with this crate's operations.
+///
+/// Every method has the composition as its default, so a new backend needs only an empty `impl`.
+/// Call the functions at the crate root; they are documented there.
+pub trait OpsBackend: Backend {
+    /// See [`crate::linear`].
+    fn linear_act(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        act: Activation,
+    ) -> Tensor<Self, 2> {
+        composed::linear(x, weight, bias, act)
+    }
+
+    /// See [`crate::adamw_step`].
+    fn adamw_step<const D: usize>(
+        param: Tensor<Self, D>,
+        grad: Tensor<Self, D>,
+        m: Tensor<Self, D>,
+        v: Tensor<Self, D>,
+        step: &AdamwStep,
+    ) -> (Tensor<Self, D>, Tensor<Self, D>, Tensor<Self, D>) {
+        composed::adamw_step(param, grad, m, v, step)
+    }
+
+    /// See [`crate::squared_norm`].
+    fn squared_norm<const D: usize>(g: Tensor<Self, D>) -> Tensor<Self, 1> {
+        composed::squared_norm(g)
+    }
+
+    /// See [`crate::ppo_loss`].
+    fn ppo_loss(
+        logits: Tensor<Self, 2>,
+        values: Tensor<Self, 1>,
+        batch: PpoBatch<Self>,
+        config: &PpoLossConfig,
+    ) -> (Tensor<Self, 1>, Tensor<Self, 1>) {
+        composed::ppo_loss(logits, values, batch, config)
+    }
+
+    /// See [`crate::gat_attention`].
+    fn gat_attention(
+        h: Tensor<Self, 3>,
+        a_src: Tensor<Self, 2>,
+        a_dst: Tensor<Self, 2>,
+        relation_bias: Tensor<Self, 2>,
+        edges: &GatEdges,
+        slope: f32,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope)
+    }
+
+    /// See [`crate::norm_relu`].
+    fn norm_relu(
+        x: Tensor<Self, 2>,
+        gamma: Tensor<Self, 1>,
+        beta: Tensor<Self, 1>,
+        residual: Option<Tensor<Self, 2>>,
+    ) -> Tensor<Self, 2> {
+        composed::norm_relu(x, gamma, beta, residual)
+    }
+
+    /// See [`crate::embed_activations`].
+    fn embed_activations(
+        base: Tensor<Self, 2>,
+        activations: Tensor<Self, 2>,
+        direction: Tensor<Self, 1>,
+    ) -> Tensor<Self, 3> {
+        composed::embed_activations(base, activations, direction)
+    }
+
+    /// See [`crate::mix`].
+    fn mix(weights: Tensor<Self, 2>, items: Tensor<Self, 3>) -> Tensor<Self, 2> {
+        composed::mix(weights, items)
+    }
+
+    /// See [`crate::expert_linear`].
+    fn expert_linear(
+        x: Tensor<Self, 3>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 2>,
+        act: Activation,
+        active: Option<&[bool]>,
+    ) -> Tensor<Self, 3> {
+        composed::expert_linear(x, weight, bias, act, active)
+    }
+
+    /// See [`crate::sparsemax`].
+    fn sparsemax(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
+        composed::sparsemax(z, temperature)
+    }
+}
+
+/// An autodiff backend whose inner backend has the operations too: what training needs.
+pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend {}
+
+impl<B: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend> OpsAutodiffBackend for B {}
