@@ -1,1 +1,21 @@
-//! What an environment is: trait, spec, batched stepping, conformance check.
+//! What an environment is: the trait, its spec, batched stepping and the conformance check.
+//!
+//! Implement [`Environment`] in one file, name it with an [`EnvEntry`], run `conformance::check`
+//! in its test. [`Batch`] steps many copies at once and writes observations straight into the
+//! caller's buffers. There are no tensors here.
+
+mod batch;
+mod entry;
+mod environment;
+mod error;
+mod observation;
+mod spec;
+mod stream;
+
+pub use batch::{Batch, BatchEnv, Episode, StepResults};
+pub use entry::{EnvEntry, NoOptions, Params};
+pub use environment::{Action, Environment, EpisodeEnd, Transition};
+pub use error::EnvError;
+pub use observation::{ObservationBatch, ObservationBatchMut, ObservationView};
+pub use spec::{ActionSpace, EnvSpec};
+pub use stream::{Purpose, StreamRng, stream};

@@ -1,0 +1,80 @@
+//! The trait a new environment implements.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{EnvError, EnvSpec, ObservationView, StreamRng};
+
+/// One action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// The index of a discrete action.
+    Discrete(usize),
+}
+
+impl Action {
+    /// Index of a discrete action.
+    pub fn index(self) -> usize {
+        match self {
+            Action::Discrete(index) => index,
+        }
+    }
+}
+
+/// Why an episode ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub enum EpisodeEnd {
+    /// The task itself ended: nothing comes after, the future is worth 0.
+    Terminated,
+    /// The clock ended it: the future is worth V(final observation).
+    Truncated,
+}
+
+/// What one step gave.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Transition {
+    /// The reward of this step.
+    pub reward: f32,
+    /// The in-game score after this step, read before anything is reset.
+    pub score: f64,
+    /// Set if this step ended the episode.
+    pub end: Option<EpisodeEnd>,
+}
+
+/// One environment: about 30 lines for a small one.
+///
+/// All randomness comes from the `rng` passed in, and everything that matters lives in the
+/// (serialisable) value itself: a clone, or a copy read back from disk, goes on identically.
+/// Steps cannot fail; a fault in the parameters is an error of [`Environment::new`].
+pub trait Environment: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The options a user can set under `[env]`; [`NoOptions`](crate::NoOptions) if there are none.
+    type Config: Default + Serialize + DeserializeOwned + JsonSchema;
+
+    /// Builds the environment; [`reset`](Self::reset) follows before anything else.
+    fn new(config: &Self::Config) -> Result<Self, EnvError>;
+
+    /// Sizes and limits; the same for every instance of one configuration.
+    fn spec(&self) -> EnvSpec;
+
+    /// Starts a new episode.
+    fn reset(&mut self, rng: &mut StreamRng);
+
+    /// Takes one action that the mask allows. The batch adds the time limit of the spec.
+    fn step(&mut self, action: Action, rng: &mut StreamRng) -> Transition;
+
+    /// Writes the whole observation of the current state: every feature, every activation and,
+    /// if the spec is `masked`, every mask entry.
+    fn observe(&self, view: &mut ObservationView<'_>);
+
+    /// The action of the environment's scripted policy, if it has one.
+    fn scripted(&self, _rng: &mut StreamRng) -> Option<Action> {
+        None
+    }
+
+    /// A picture of the state in text, if the environment can draw one.
+    fn render(&self) -> Option<String> {
+        None
+    }
+}
