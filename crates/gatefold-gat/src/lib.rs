@@ -1,1 +1,5 @@
-//! Graph attention layers, encoder and readout.
+//! Graph attention: layers, encoder and readout.
+
+mod config;
+
+pub use config::{GatConfig, Heads};

@@ -1,1 +1,5 @@
 //! Optimizers and global-norm clipping.
+
+mod config;
+
+pub use config::OptimizerConfig;

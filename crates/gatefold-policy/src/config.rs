@@ -1,0 +1,105 @@
+//! Settings of the policy.
+
+use gatefold_gat::GatConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What a policy is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Architecture {
+    /// The full method: graph attention (if the environment has a graph), router, experts.
+    Routed,
+    /// Graph attention and one linear action head: the baseline without experts.
+    MlpGat,
+    /// A plain actor-critic: trunk and one linear action head; the graph is not read.
+    Mlp,
+}
+
+/// Activation of the trunks and experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nonlinearity {
+    /// Hyperbolic tangent.
+    Tanh,
+    /// Rectified linear unit.
+    Relu,
+}
+
+/// Settings of the policy. Input and output sizes come from the environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// What the policy is made of.
+    pub architecture: Architecture,
+    /// Widths of the observation encoder's layers; actor and critic have one each.
+    #[schemars(length(min = 1))]
+    pub trunk: Vec<usize>,
+    /// Activation of the trunks and experts.
+    pub activation: Nonlinearity,
+    /// Names of the experts, one per expert. A graph's affinities refer to them.
+    #[schemars(length(min = 1))]
+    pub experts: Vec<String>,
+    /// Widths of each expert's hidden layers.
+    #[schemars(length(min = 1))]
+    pub expert_hidden: Vec<usize>,
+    /// Widths of the router's hidden layers.
+    #[schemars(length(min = 1))]
+    pub router_hidden: Vec<usize>,
+    /// Gain of the orthogonal initialisation of the action head's last layer.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub action_gain: f32,
+    /// Scale observations by their running mean and standard deviation, clipped to +-10.
+    pub normalize_observations: bool,
+    /// The graph encoder.
+    pub gat: GatConfig,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            architecture: Architecture::Routed,
+            trunk: vec![128, 128],
+            activation: Nonlinearity::Relu,
+            experts: ["survival", "combat", "exploration", "general"].map(String::from).to_vec(),
+            expert_hidden: vec![128, 128],
+            router_hidden: vec![128, 64],
+            action_gain: 0.01,
+            normalize_observations: false,
+            gat: GatConfig::default(),
+        }
+    }
+}
+
+/// A policy that cannot be built.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("[policy] {0}")]
+pub struct PolicyError(pub String);
+
+impl PolicyConfig {
+    /// Fails with the key, the value and what would be accepted.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        let widths = [
+            ("trunk", &self.trunk),
+            ("expert_hidden", &self.expert_hidden),
+            ("router_hidden", &self.router_hidden),
+        ];
+        for (key, list) in widths {
+            if list.is_empty() || list.iter().any(|&w| w == 0 || w > 1 << 16) {
+                return Err(PolicyError(format!("{key} = {list:?}: need at least one width in 1..=65536")));
+            }
+        }
+        if self.experts.is_empty() {
+            return Err(PolicyError("experts = []: need at least one name".to_string()));
+        }
+        for (i, name) in self.experts.iter().enumerate() {
+            if name.is_empty() || self.experts[..i].contains(name) {
+                return Err(PolicyError(format!(
+                    "experts: `{name}` is empty or repeated; names must differ"
+                )));
+            }
+        }
+        self.gat.validate().map_err(|e| PolicyError(format!("gat.{e}")))
+    }
+}

@@ -1,0 +1,155 @@
+//! Settings of the PPO update, its auxiliary losses and the reward scaling.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// How far predicted values are from returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValueLoss {
+    /// Mean squared error.
+    Mse,
+    /// Huber loss with threshold 1: quadratic near 0, linear beyond.
+    Huber,
+}
+
+/// Settings of the rollout and the PPO update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoConfig {
+    /// Steps that each environment takes between updates.
+    #[schemars(range(min = 1))]
+    pub num_steps: usize,
+    /// Passes over each rollout.
+    #[schemars(range(min = 1, max = 1000))]
+    pub epochs: usize,
+    /// Rows in a minibatch; minibatch sizes of one epoch differ by at most one.
+    #[schemars(range(min = 2))]
+    pub minibatch: usize,
+    /// Discount per step.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub gamma: f32,
+    /// Lambda of the generalised advantage estimate.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub gae_lambda: f32,
+    /// Half-width of the trusted ratio band. PPO paper, section 6.1.
+    #[schemars(range(min = 0.001, max = 1.0))]
+    pub clip: f32,
+    /// Half-width of the band around the old value that a value may move to; 0 is off. Mse only.
+    #[schemars(range(min = 0.0))]
+    pub value_clip: f32,
+    /// How far predicted values are from returns.
+    pub value_loss: ValueLoss,
+    /// Weight of the mean squared value error in the loss.
+    #[schemars(range(min = 0.0))]
+    pub value_coef: f32,
+    /// Scale advantages to mean 0 and standard deviation 1 within each minibatch.
+    pub normalize_advantages: bool,
+    /// Global gradient norm above which gradients are scaled down; 0 is off.
+    #[schemars(range(min = 0.0))]
+    pub max_grad_norm: f32,
+    /// Stop the epochs of an iteration once approx_kl exceeds this; 0 is off.
+    #[schemars(range(min = 0.0))]
+    pub target_kl: f32,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self {
+            num_steps: 128,
+            epochs: 4,
+            minibatch: 256,
+            gamma: 0.995,
+            gae_lambda: 0.97,
+            clip: 0.15,
+            value_clip: 0.0,
+            value_loss: ValueLoss::Mse,
+            value_coef: 0.5,
+            normalize_advantages: true,
+            max_grad_norm: 1.0,
+            target_kl: 0.0,
+        }
+    }
+}
+
+/// How rewards are brought to unit scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardScaling {
+    /// Divide by the running standard deviation of discounted returns.
+    Returns,
+    /// Subtract the running mean of rewards and divide by their standard deviation.
+    Standardize,
+    /// Leave rewards as they are.
+    Off,
+}
+
+/// Settings of the reward scaling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardConfig {
+    /// How rewards are brought to unit scale.
+    pub scaling: RewardScaling,
+    /// Scaled rewards are clipped to this magnitude; 0 is off. Ignored when scaling is off.
+    #[schemars(range(min = 0.0))]
+    pub clip: f32,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self { scaling: RewardScaling::Returns, clip: 10.0 }
+    }
+}
+
+/// Which quantity the load-balance loss holds even.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalance {
+    /// Squared distance of the mean routing probability from 1/K.
+    Mse,
+    /// Switch Transformer: selected fraction times mean routing probability.
+    Switch,
+}
+
+/// Settings of the auxiliary losses. Their coefficients belong to the curriculum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossConfig {
+    /// Which quantity the load-balance loss holds even.
+    pub load_balance: LoadBalance,
+    /// Rows of each minibatch on which all experts are compared.
+    #[schemars(range(min = 1))]
+    pub compared_rows: usize,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { load_balance: LoadBalance::Mse, compared_rows: 32 }
+    }
+}
+
+/// Settings that contradict each other.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("[ppo] {0}")]
+pub struct PpoError(pub String);
+
+impl PpoConfig {
+    /// Fails with the key, the value and what would be accepted.
+    pub fn validate(&self, num_envs: usize) -> Result<(), PpoError> {
+        let rows = self.num_steps * num_envs;
+        if self.minibatch < 2 || self.minibatch > rows {
+            return Err(PpoError(format!(
+                "minibatch = {}: need 2..={rows} (num_steps = {} x num_envs = {num_envs})",
+                self.minibatch, self.num_steps
+            )));
+        }
+        if self.value_clip > 0.0 && self.value_loss == ValueLoss::Huber {
+            return Err(PpoError(format!(
+                "value_clip = {}: clipping goes with value_loss = \"mse\"; set value_clip = 0",
+                self.value_clip
+            )));
+        }
+        Ok(())
+    }
+}
