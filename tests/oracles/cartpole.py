@@ -10,6 +10,7 @@ Gymnasium integrates in f64 and rounds only the observation; `final_state` is th
 Versions: gymnasium 1.3.0, numpy 2.4.6.
 Run: `python tests/oracles/cartpole.py` (writes beside itself, in a second).
 """
+
 import gymnasium
 import numpy as np
 

@@ -4,6 +4,7 @@ Floats are the shortest decimals that read back as the same number of their own 
 `null` stands for minus infinity; any other non-finite number is an error. `grid` draws inputs that f32
 and f64 both hold exactly, so that a test in either width starts from the very same numbers.
 """
+
 import json
 import math
 from importlib.metadata import version

@@ -12,6 +12,7 @@ The script itself checks SB3's recursion against the direct f64 sum over the res
 Versions: stable-baselines3 2.9.2, torch 2.15.0, gymnasium 1.3.0, numpy 2.4.6.
 Run: `python tests/oracles/gae.py`.
 """
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -25,15 +26,24 @@ TERMINATED, TRUNCATED = 1, 2
 def sb3(rewards, values, ends, final_values, last_values, gamma, gae_lambda):
     steps, num_envs = rewards.shape
     buffer = RolloutBuffer(
-        steps, spaces.Box(-1, 1, (1,)), spaces.Discrete(2), device="cpu",
-        gamma=gamma, gae_lambda=gae_lambda, n_envs=num_envs,
+        steps,
+        spaces.Box(-1, 1, (1,)),
+        spaces.Discrete(2),
+        device="cpu",
+        gamma=gamma,
+        gae_lambda=gae_lambda,
+        n_envs=num_envs,
     )
     bootstrapped = rewards + np.float32(gamma) * final_values
     episode_starts = np.zeros(num_envs, bool)
     for t in range(steps):
         buffer.add(
-            np.zeros((num_envs, 1)), np.zeros((num_envs, 1)), bootstrapped[t], episode_starts,
-            torch.from_numpy(values[t]), torch.zeros(num_envs),
+            np.zeros((num_envs, 1)),
+            np.zeros((num_envs, 1)),
+            bootstrapped[t],
+            episode_starts,
+            torch.from_numpy(values[t]),
+            torch.zeros(num_envs),
         )
         episode_starts = ends[t] != 0
     buffer.compute_returns_and_advantage(torch.from_numpy(last_values), episode_starts)
@@ -49,7 +59,11 @@ def direct(rewards, values, ends, final_values, last_values, gamma, gae_lambda):
         for t in range(steps):
             for later in range(t, steps):
                 end = ends[later, n]
-                following = {0: values[later + 1, n], TERMINATED: 0.0, TRUNCATED: float(final_values[later, n])}[end]
+                following = {
+                    0: values[later + 1, n],
+                    TERMINATED: 0.0,
+                    TRUNCATED: float(final_values[later, n]),
+                }[end]
                 delta = float(rewards[later, n]) + gamma * following - values[later, n]
                 advantages[t, n] += (gamma * gae_lambda) ** (later - t) * delta
                 if end:
@@ -71,8 +85,12 @@ def case(name, steps, num_envs, gamma, gae_lambda, end_rate, seed, last_ends=Non
     assert np.abs(advantages - advantages_f64).max() <= 1e-5 * max(1.0, np.abs(advantages_f64).max())
     names = "rewards", "values", "ends", "final_values", "last_values"
     return {
-        "name": name, "gamma": gamma, "gae_lambda": gae_lambda,
-        **dict(zip(names, inputs)), "advantages": advantages, "returns": returns,
+        "name": name,
+        "gamma": gamma,
+        "gae_lambda": gae_lambda,
+        **dict(zip(names, inputs)),
+        "advantages": advantages,
+        "returns": returns,
     }
 
 

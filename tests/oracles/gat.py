@@ -1,23 +1,24 @@
 """Makes gat.json: PyTorch Geometric's GATConv with a learned scalar per relation and head, and its gradients.
 
 Per case: N nodes, E edges, F inputs, H heads of C outputs, R relations.
-Inputs: `x` `[N, F]`, `sources` and `targets` `[E]` (an edge carries messages from source to target; parallel
-edges stay separate copies; self loops are explicit), `relations` `[E]`, `weight` `[F, H*C]` (head-major
-columns; PyG holds the transpose), `att_src`, `att_dst` `[H, C]`, `relation_bias` `[R, H]`, `concat` (true:
-output `[N, H*C]`; false: mean over heads, `[N, C]`), `upstream` (the shape of the output).
-Outputs: `output`, `alpha` `[E, H]` in edge order, and `grad_*` of sum(upstream * output) by x, weight, att_src,
-att_dst, relation_bias.
+Inputs: `x` `[N, F]`, `sources` and `targets` `[E]` (an edge carries messages from source to target;
+parallel edges stay separate copies; self loops are explicit), `relations` `[E]`, `weight` `[F, H*C]`
+(head-major columns; PyG holds the transpose), `att_src`, `att_dst` `[H, C]`, `relation_bias` `[R, H]`,
+`concat` (true: output `[N, H*C]`; false: mean over heads, `[N, C]`), `upstream` (the output's shape).
+Outputs: `output`, `alpha` `[E, H]` in edge order, and `grad_*` of sum(upstream * output) by x, weight,
+att_src, att_dst, relation_bias.
 
 PyG's edge term is `sum_c (lin_edge(edge_attr) * att_edge)_c` per head. With one-hot `edge_attr`,
 `lin_edge.weight[h*C, r] = relation_bias[r, h]` (0 in the other channels) and `att_edge` = 1 it is
 `relation_bias[r, h]`, and the gradient at those weights is the gradient by the scalar.
-Everything is f64; inputs are exact in f32. `f32_error` holds, per output, the norm of (PyG in f32 minus f64) over
-the norm of the f64 tensor: PyG's own rounding, for tensors whose entries cancel.
+Everything is f64; inputs are exact in f32. `f32_error` holds, per output, the norm of (PyG in f32 minus
+f64) over the norm of the f64 tensor: PyG's own rounding, for tensors whose entries cancel.
 LeakyReLU's slope is 0.2; no bias, no dropout. The script checks PyG's f64 values against a plain loop.
 
 Versions: torch_geometric 2.8.1, torch 2.15.0, numpy 2.4.6.
 Run: `python tests/oracles/gat.py`.
 """
+
 import numpy as np
 import torch
 from torch_geometric.nn import GATConv
@@ -32,8 +33,14 @@ def pyg(inputs, concat, dtype):
     (features, width), (heads, channels) = inputs["weight"].shape, inputs["att_src"].shape
     num_relations = len(inputs["relation_bias"])
     conv = GATConv(
-        features, channels, heads, concat, negative_slope=0.2, add_self_loops=False,
-        edge_dim=num_relations, bias=False,
+        features,
+        channels,
+        heads,
+        concat,
+        negative_slope=0.2,
+        add_self_loops=False,
+        edge_dim=num_relations,
+        bias=False,
     ).to(dtype)
     with torch.no_grad():
         conv.lin.weight.copy_(to("weight").T)
@@ -48,7 +55,12 @@ def pyg(inputs, concat, dtype):
     output, (_, alpha) = conv(x, edge_index, edge_attr, return_attention_weights=True)
     output.backward(to("upstream"))
     tensors = (
-        output, alpha, x.grad, conv.lin.weight.grad.T, conv.att_src.grad[0], conv.att_dst.grad[0],
+        output,
+        alpha,
+        x.grad,
+        conv.lin.weight.grad.T,
+        conv.att_src.grad[0],
+        conv.att_dst.grad[0],
         conv.lin_edge.weight.grad[::channels].T,
     )
     return {name: tensor.detach().double().numpy() for name, tensor in zip(OUTPUTS, tensors)}
@@ -104,8 +116,14 @@ def case(name, seed, nodes, edges, features, heads, channels, relations, concat,
     error = {k: float(f"{norm(single[k] - v) / max(norm(v), 1e-300):.3g}") for k, v in outputs.items()}
     assert max(error.values()) < 1e-4, error
     return {
-        "name": name, "nodes": nodes, "heads": heads, "channels": channels, "concat": concat,
-        **inputs, **outputs, "f32_error": error,
+        "name": name,
+        "nodes": nodes,
+        "heads": heads,
+        "channels": channels,
+        "concat": concat,
+        **inputs,
+        **outputs,
+        "f32_error": error,
     }
 
 

@@ -11,6 +11,7 @@ support has gates > 0 only, and so does the gradient.
 Versions: entmax 1.3, torch 2.15.0, numpy 2.4.6.
 Run: `python tests/oracles/sparsemax.py`.
 """
+
 import numpy as np
 import torch
 from entmax import sparsemax
@@ -28,10 +29,16 @@ def case(name, logits, temperature=1.0, seed=0):
     gates = sparsemax(torch.where(z == -INF, torch.full_like(z, -1e6), shifted), dim=-1)
     gates.backward(torch.from_numpy(upstream))
     gradient = torch.where(z == -INF, torch.zeros_like(z), z.grad)
-    assert torch.all(gates[z == -INF] == 0) and torch.allclose(gates.sum(-1), torch.ones(len(gates), dtype=gates.dtype))
+    assert torch.all(gates[z == -INF] == 0) and torch.allclose(
+        gates.sum(-1), torch.ones(len(gates), dtype=gates.dtype)
+    )
     return {
-        "name": name, "temperature": temperature, "logits": logits, "upstream": upstream,
-        "gates": gates, "gradient": gradient,
+        "name": name,
+        "temperature": temperature,
+        "logits": logits,
+        "upstream": upstream,
+        "gates": gates,
+        "gradient": gradient,
     }
 
 
@@ -62,7 +69,10 @@ cases = [
     case("all equal", [[0.0] * 4, [1.5] * 4, [-1e30] * 4]),
     case("ties inside the support", [[1.0, 1.0, 0.5, 0.5], [0.25, 0.0, 0.25, 0.0], [0.5, 0.5, 0.5, 0.25]]),
     case("ties outside the support", [[3.0, 0.0, 0.0, 0.0], [2.0, 2.0, 0.5, 0.5]]),
-    case("ties at the edge of the support", [[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, -1.0, -1.0, -2.0]]),
+    case(
+        "ties at the edge of the support",
+        [[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, -1.0, -1.0, -2.0]],
+    ),
     case("closed form", [[3.0, 0.0], [0.5, 0.0], [0.0, 0.0]]),
     case("huge", [[1e38, -1e38, 0.0], [1e38, 1e38, -1e38], [-1e38, -1e38, -1e38], [1e6, 999999.5, 0.0]]),
     case("huge, temperature 0.5", [[1e38, 9e37, -1e38], [-1e38, -1e38, -9e37]], 0.5),
