@@ -30,7 +30,8 @@ OUTPUTS = "output", "alpha", "grad_x", "grad_weight", "grad_att_src", "grad_att_
 
 def pyg(inputs, concat, dtype):
     to = lambda name: torch.tensor(inputs[name], dtype=dtype)
-    (features, width), (heads, channels) = inputs["weight"].shape, inputs["att_src"].shape
+    features = inputs["x"].shape[1]
+    heads, channels = inputs["att_src"].shape
     num_relations = len(inputs["relation_bias"])
     conv = GATConv(
         features,

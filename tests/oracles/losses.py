@@ -2,8 +2,8 @@
 
 Per case: `z` `[B, K]` router logits, `temperature`, `routing` ("softmax" or "sparsemax"), `gates` `[B, K]`
 = routing(z / temperature), `expert_logits` `[B, K, A]`, `mask` `[B, A]` (true = allowed), `target` `[B, K]`
-(each row a distribution). With p = softmax(z / temperature), each of `losses` has `value` and `grad_z` `[B, K]` and, where it
-reads them, `grad_expert_logits` `[B, K, A]`:
+(each row a distribution). With p = softmax(z / temperature), each of `losses` has `value` and `grad_z`
+`[B, K]` and, where it reads them, `grad_expert_logits` `[B, K, A]`:
 - `balance_mse` = mean_k (mean_b p_bk - 1/K)^2
 - `balance_switch` = K sum_k f_k mean_b p_bk, f_k = mean_b [gate_bk > 0] / |S_b|, constant for the gradient
 - `diversity` = mean over b and pairs i < j of cos_ij

@@ -13,8 +13,8 @@ says.
 - `approx_kl` = mean (ratio - 1 - ln ratio); `clip_fraction` = mean [|ratio - 1| > clip]
 - `loss` = policy_loss + value_coef * value_loss - entropy_coef * entropy
 Gradients: `grad_logits_policy` (of policy_loss), `grad_logits_entropy` (of entropy), `grad_logits` (of
-loss), `grad_values_unscaled` (of value_loss), `grad_values` (of loss). Masked entries get 0. `log_probs` are those of
-`actions`. Logits, advantages, returns and values are exact in f32; old_log_probs too but where ratios are 1.
+loss), `grad_values_unscaled` (of value_loss), `grad_values` (of loss). Masked entries get 0. `log_probs` are
+those of `actions`. Inputs are exact in f32, but for `old_log_probs` where every ratio is 1.
 
 Versions: torch 2.15.0, numpy 2.4.6.
 Run: `python tests/oracles/ppo_loss.py`.
