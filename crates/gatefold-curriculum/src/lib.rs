@@ -1,1 +1,35 @@
 //! Decides numbers from progress: phases, schedules, plans.
+//!
+//! A run starts with every expert in play (warmup, softmax routing), moves linearly to sparse routing
+//! (transition) and finishes there (fine-tune). [`Curriculum::plan`] turns the run's [`Progress`] into
+//! one [`Plan`] per iteration; nothing else in the framework reads step counts, so every coefficient
+//! and the learning rate have exactly one writer. No tensors, no clock, no randomness, no I/O.
+//!
+//! ```
+//! use gatefold_curriculum::{Curriculum, CurriculumConfig, Phase, Progress, Routing};
+//!
+//! let mut curriculum = Curriculum::new(CurriculumConfig::default(), 256)?;
+//! let plan = curriculum.plan(Progress { env_steps: 400_000, total_steps: 1_000_000, episodes: 0 });
+//! assert_eq!(plan.phase, Phase::Transition);
+//! assert_eq!(plan.routing, Routing::Blend { weight: 0.5 });
+//! assert_eq!(plan.temperature, 0.75);
+//! let lr = plan.learning_rate.at(20_000); // per optimizer step
+//! assert!(lr > 0.0 && lr < 5e-5);
+//! # Ok::<(), gatefold_curriculum::CurriculumError>(())
+//! ```
+
+mod config;
+mod curriculum;
+mod learning_rate;
+mod phase_tables;
+mod plan;
+mod validation;
+
+pub use config::{CurriculumConfig, RoutingChoice, Schedule, Unit};
+pub use curriculum::{Curriculum, CurriculumState, PhaseEntry, PlannedPhase, Progress};
+pub use learning_rate::{Decay, LearningRate};
+pub use phase_tables::{
+    ConstantConfig, EntropySign, FineTuneConfig, FixedRouting, TransitionConfig, WarmupConfig,
+};
+pub use plan::{Coefficients, Phase, Plan, Routing};
+pub use validation::CurriculumError;

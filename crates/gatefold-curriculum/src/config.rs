@@ -1,0 +1,170 @@
+//! `[curriculum]` as the user writes it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::learning_rate::Decay;
+use crate::phase_tables::{
+    ConstantConfig, EntropySign, FineTuneConfig, FixedRouting, TransitionConfig, WarmupConfig,
+};
+use crate::plan::Routing;
+
+/// Whether a run goes through phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Warmup, transition, fine-tune, by the tables of those names. With transition_until =
+    /// warmup_until the middle phase is empty: a hard switch.
+    Phases,
+    /// The numbers of `[curriculum.constant]` from the first step to the last.
+    Constant,
+}
+
+/// What the boundaries between phases count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Finished episodes over all environments.
+    Episodes,
+    /// Environment steps taken divided by total_steps.
+    Fraction,
+}
+
+/// Whether the schedule moves the routing or a study holds it fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoutingChoice {
+    /// As the phase's table says.
+    Curriculum,
+    /// Softmax throughout.
+    Softmax,
+    /// Sparsemax throughout.
+    Sparsemax,
+    /// Every gate 1/K throughout.
+    Uniform,
+    /// One expert, no router.
+    Dense,
+}
+
+impl RoutingChoice {
+    /// The routing held for the whole run, if any.
+    pub(crate) fn held(self) -> Option<Routing> {
+        match self {
+            Self::Curriculum => None,
+            Self::Softmax => Some(Routing::Softmax),
+            Self::Sparsemax => Some(Routing::Sparsemax),
+            Self::Uniform => Some(Routing::Uniform),
+            Self::Dense => Some(Routing::Dense),
+        }
+    }
+}
+
+/// Phases, learning rate and coefficients over a run.
+///
+/// The learning rate at an optimizer step is `lr_scale * lr of the phase * warmup * decay`, with an
+/// optional factor for large batches.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CurriculumConfig {
+    /// Whether the run goes through three phases or keeps constant numbers.
+    pub schedule: Schedule,
+    /// What warmup_until and transition_until count: finished episodes, or the fraction of total_steps.
+    pub unit: Unit,
+    /// Where warmup ends and transition starts, in `unit`. Range 0 to transition_until.
+    #[schemars(range(min = 0.0))]
+    pub warmup_until: f64,
+    /// Where transition ends and fine-tune starts, in `unit`; equal to warmup_until for a hard switch.
+    /// Range warmup_until to 1 with unit = "fraction", without upper limit with "episodes".
+    #[schemars(range(min = 0.0))]
+    pub transition_until: f64,
+    /// Routing of the whole run: by the curriculum, or one held fixed while all else follows the tables.
+    pub routing: RoutingChoice,
+    /// Factor on the learning rate of every phase, dimensionless. Range 0 to 1000.
+    #[schemars(range(min = 0.0, max = 1000.0))]
+    pub lr_scale: f64,
+    /// Length of the learning rate's linear warmup, in optimizer steps from the run's first; 0 for
+    /// none. Range 0 and up.
+    #[schemars(range(min = 0))]
+    pub lr_warmup_steps: u64,
+    /// How the learning rate falls with environment steps over the whole run, across phases.
+    pub lr_decay: Decay,
+    /// Whether minibatches of B > 256 samples multiply the learning rate by sqrt(B / 256).
+    pub large_batch_scaling: bool,
+    /// Numbers of the first phase.
+    pub warmup: WarmupConfig,
+    /// Numbers of the middle phase.
+    pub transition: TransitionConfig,
+    /// Numbers of the last phase.
+    pub fine_tune: FineTuneConfig,
+    /// Numbers of the whole run with schedule = "constant".
+    pub constant: ConstantConfig,
+}
+
+impl Default for CurriculumConfig {
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::Phases,
+            unit: Unit::Fraction,
+            warmup_until: 0.2,
+            transition_until: 0.6,
+            routing: RoutingChoice::Curriculum,
+            lr_scale: 1.0,
+            lr_warmup_steps: 1000,
+            lr_decay: Decay::Cosine,
+            large_batch_scaling: false,
+            warmup: WarmupConfig::default(),
+            transition: TransitionConfig::default(),
+            fine_tune: FineTuneConfig::default(),
+            constant: ConstantConfig::default(),
+        }
+    }
+}
+
+impl CurriculumConfig {
+    /// The constants of the method's first version: the same coefficients in every phase and a hard
+    /// switch from softmax to sparsemax after 1000 episodes. Rates and temperatures are the tables'.
+    pub fn seed() -> Self {
+        let (entropy, load_balance, diversity) = (0.01, 0.01, 0.01);
+        let (gate_entropy, gate_entropy_sign) = (0.05, EntropySign::Maximise);
+        Self {
+            unit: Unit::Episodes,
+            warmup_until: 1000.0,
+            transition_until: 1000.0,
+            warmup: WarmupConfig {
+                entropy,
+                gate_entropy,
+                gate_entropy_sign,
+                load_balance,
+                diversity,
+                ..WarmupConfig::default()
+            },
+            fine_tune: FineTuneConfig {
+                entropy,
+                gate_entropy,
+                gate_entropy_sign,
+                load_balance,
+                diversity,
+                ..FineTuneConfig::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// A dense baseline: one rate with its decay, no warmup, no router, no loss of the experts.
+    ///
+    /// CleanRL's PPO is `dense(2.5e-4, 0.01, Decay::Linear)`.
+    pub fn dense(lr: f64, entropy: f64, lr_decay: Decay) -> Self {
+        Self {
+            schedule: Schedule::Constant,
+            lr_warmup_steps: 0,
+            lr_decay,
+            constant: ConstantConfig {
+                lr,
+                entropy,
+                routing: FixedRouting::Dense,
+                ..ConstantConfig::default()
+            },
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The curriculum: from progress to a plan, once per iteration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{CurriculumConfig, Schedule, Unit};
+use crate::learning_rate::LearningRate;
+use crate::plan::{Phase, Plan};
+use crate::validation::CurriculumError;
+
+/// Minibatches larger than this scale the learning rate where the configuration asks for it.
+const REFERENCE_MINIBATCH: f64 = 256.0;
+
+/// How far a run is at the start of an iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Environment steps taken, over all environments.
+    pub env_steps: u64,
+    /// Environment steps the run will take; at least 1.
+    pub total_steps: u64,
+    /// Episodes finished, over all environments.
+    pub episodes: u64,
+}
+
+impl Progress {
+    /// Environment steps taken as a fraction of the run, 0 to 1; a run past its end stays at 1.
+    ///
+    /// Panics if `total_steps` is 0.
+    pub fn fraction(self) -> f64 {
+        assert!(self.total_steps > 0, "a run takes at least one environment step");
+        (self.env_steps as f64 / self.total_steps as f64).min(1.0)
+    }
+}
+
+/// A phase and the progress at which the run entered it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseEntry {
+    /// The phase.
+    pub phase: Phase,
+    /// Progress at the start of the phase's first iteration.
+    pub at: Progress,
+}
+
+/// What a curriculum carries from one iteration to the next, for the checkpoint.
+///
+/// Progress alone does not determine the phase: a run resumed with a larger `total_steps` is at a
+/// smaller fraction, and must neither return to softmax nor blend backwards.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurriculumState {
+    entered: Vec<PhaseEntry>,
+    transition_fraction: f64,
+}
+
+/// One phase as the configuration plans it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlannedPhase {
+    /// The phase.
+    pub phase: Phase,
+    /// Where it starts, in the configuration's `unit`.
+    pub from: f64,
+    /// Where it ends; `None` for the end of the run.
+    pub until: Option<f64>,
+}
+
+/// Decides each iteration's [`Plan`]. Pure in the progress and its own serialisable state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curriculum {
+    config: CurriculumConfig,
+    rate_factor: f64,
+    state: CurriculumState,
+}
+
+impl Curriculum {
+    /// A curriculum at the start of a run; `minibatch` is the samples of one optimizer step.
+    pub fn new(config: CurriculumConfig, minibatch: usize) -> Result<Self, CurriculumError> {
+        config.validate()?;
+        let batch_factor = if config.large_batch_scaling {
+            (minibatch as f64 / REFERENCE_MINIBATCH).max(1.0).sqrt()
+        } else {
+            1.0
+        };
+        let rate_factor = config.lr_scale * batch_factor;
+        Ok(Self { config, rate_factor, state: CurriculumState::default() })
+    }
+
+    /// The plan of the iteration that starts at `progress`.
+    ///
+    /// Panics if `progress.total_steps` is 0.
+    pub fn plan(&mut self, progress: Progress) -> Plan {
+        let phase = self.enter(progress);
+        let settings = match (self.config.schedule, phase) {
+            (Schedule::Constant, _) => self.config.constant.settings(),
+            (Schedule::Phases, Phase::Warmup) => self.config.warmup.settings(),
+            (Schedule::Phases, Phase::Transition) => {
+                self.config.transition.settings(self.state.transition_fraction)
+            }
+            (Schedule::Phases, Phase::FineTune) => self.config.fine_tune.settings(),
+        };
+        Plan {
+            phase,
+            routing: self.config.routing.held().unwrap_or(settings.routing),
+            temperature: settings.temperature as f32,
+            coefficients: settings.coefficients,
+            learning_rate: LearningRate {
+                phase_rate: self.rate_factor * settings.lr,
+                decay: self.config.lr_decay.factor(progress.fraction()),
+                warmup_steps: self.config.lr_warmup_steps,
+            },
+        }
+    }
+
+    /// The phases a run will enter, in order, as far as the configuration knows.
+    ///
+    /// With `unit = "fraction"` a phase that would start at the run's end is left out. With
+    /// `"episodes"` all non-empty phases are listed: whether a run finishes enough episodes is not
+    /// known beforehand. An iteration longer than a phase can still step over it.
+    pub fn planned_phases(&self) -> Vec<PlannedPhase> {
+        let (warmup, transition) = match self.config.schedule {
+            Schedule::Phases => (self.config.warmup_until, self.config.transition_until),
+            Schedule::Constant => (0.0, 0.0),
+        };
+        let phases = [
+            PlannedPhase { phase: Phase::Warmup, from: 0.0, until: Some(warmup) },
+            PlannedPhase { phase: Phase::Transition, from: warmup, until: Some(transition) },
+            PlannedPhase { phase: Phase::FineTune, from: transition, until: None },
+        ];
+        let starts = |planned: &PlannedPhase| {
+            let non_empty = planned.until.is_none_or(|until| planned.from < until);
+            non_empty && (self.config.unit == Unit::Episodes || planned.from < 1.0)
+        };
+        phases.into_iter().filter(starts).collect()
+    }
+
+    /// The phases entered so far, in order, with the progress at entry.
+    pub fn entered(&self) -> &[PhaseEntry] {
+        &self.state.entered
+    }
+
+    /// The state to save; with the same configuration and progress it decides every later plan.
+    pub fn state(&self) -> &CurriculumState {
+        &self.state
+    }
+
+    /// Continues from a saved state.
+    pub fn restore(&mut self, state: CurriculumState) {
+        self.state = state;
+    }
+
+    /// The phase at `progress`, never earlier than the one before; takes both into the state.
+    fn enter(&mut self, progress: Progress) -> Phase {
+        let scheduled = self.scheduled_phase(progress);
+        let current = self.state.entered.last().map(|entry| entry.phase);
+        if current.is_none_or(|current| scheduled > current) {
+            self.state.entered.push(PhaseEntry { phase: scheduled, at: progress });
+        }
+        if scheduled == Phase::Transition {
+            let span = self.config.transition_until - self.config.warmup_until;
+            let fraction = (self.position(progress) - self.config.warmup_until) / span;
+            self.state.transition_fraction = self.state.transition_fraction.max(fraction);
+        }
+        current.map_or(scheduled, |current| current.max(scheduled))
+    }
+
+    /// The phase by progress alone.
+    fn scheduled_phase(&self, progress: Progress) -> Phase {
+        let position = self.position(progress);
+        match self.config.schedule {
+            Schedule::Constant => Phase::FineTune,
+            Schedule::Phases if position < self.config.warmup_until => Phase::Warmup,
+            Schedule::Phases if position < self.config.transition_until => Phase::Transition,
+            Schedule::Phases => Phase::FineTune,
+        }
+    }
+
+    /// Progress in the configuration's unit.
+    fn position(&self, progress: Progress) -> f64 {
+        match self.config.unit {
+            Unit::Episodes => progress.episodes as f64,
+            Unit::Fraction => progress.fraction(),
+        }
+    }
+}

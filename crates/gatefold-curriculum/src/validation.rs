@@ -1,0 +1,119 @@
+//! What a curriculum's configuration may say. The JSON schema states the same ranges; a test holds
+//! the two together.
+
+use std::ops::RangeInclusive;
+
+use crate::config::{CurriculumConfig, Schedule, Unit};
+
+/// A mistake in `[curriculum]`: the key, its value, and what would be accepted.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CurriculumError {
+    /// A number outside its range.
+    #[error("[{table}] {key} = {value}: need {min} to {max}")]
+    OutOfRange {
+        /// The TOML table, such as `curriculum.warmup`.
+        table: &'static str,
+        /// The key in it.
+        key: &'static str,
+        /// What was given.
+        value: f64,
+        /// The smallest accepted value.
+        min: f64,
+        /// The largest accepted value.
+        max: f64,
+    },
+    /// A boundary that is no fraction of the run although `unit` says so.
+    #[error(
+        "[curriculum] {key} = {value}: need 0 to 1, a fraction of total_steps; to count episodes set \
+         unit = \"episodes\""
+    )]
+    NotAFraction {
+        /// `warmup_until` or `transition_until`.
+        key: &'static str,
+        /// What was given.
+        value: f64,
+    },
+    /// A boundary that is no number of episodes although `unit` says so.
+    #[error(
+        "[curriculum] {key} = {value}: need a whole number of finished episodes, such as {example}, \
+         with unit = \"episodes\""
+    )]
+    NotEpisodes {
+        /// `warmup_until` or `transition_until`.
+        key: &'static str,
+        /// What was given.
+        value: f64,
+        /// A number that would be accepted.
+        example: u64,
+    },
+    /// The phases would overlap.
+    #[error(
+        "[curriculum] warmup_until = {warmup_until}: must not exceed transition_until = {transition_until}"
+    )]
+    Order {
+        /// End of the first phase.
+        warmup_until: f64,
+        /// End of the second.
+        transition_until: f64,
+    },
+}
+
+pub(crate) const RATE: RangeInclusive<f64> = 0.0..=1.0;
+pub(crate) const COEFFICIENT: RangeInclusive<f64> = 0.0..=10.0;
+pub(crate) const TEMPERATURE: RangeInclusive<f64> = 0.01..=100.0;
+pub(crate) const UNIT_INTERVAL: RangeInclusive<f64> = 0.0..=1.0;
+const SCALE: RangeInclusive<f64> = 0.0..=1000.0;
+
+/// NaN is in no range.
+pub(crate) fn in_range(
+    table: &'static str,
+    key: &'static str,
+    value: f64,
+    range: RangeInclusive<f64>,
+) -> Result<(), CurriculumError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (min, max) = range.into_inner();
+    Err(CurriculumError::OutOfRange { table, key, value, min, max })
+}
+
+impl CurriculumConfig {
+    /// Rejects values outside their range and phases out of order.
+    ///
+    /// The boundaries are looked at only where the schedule has phases.
+    pub fn validate(&self) -> Result<(), CurriculumError> {
+        if self.schedule == Schedule::Phases {
+            self.validate_boundaries()?;
+        }
+        in_range("curriculum", "lr_scale", self.lr_scale, SCALE)?;
+        self.warmup.validate()?;
+        self.transition.validate()?;
+        self.fine_tune.validate()?;
+        self.constant.validate()
+    }
+
+    fn validate_boundaries(&self) -> Result<(), CurriculumError> {
+        let boundaries =
+            [("warmup_until", self.warmup_until, 1000), ("transition_until", self.transition_until, 3000)];
+        for (key, value, example) in boundaries {
+            match self.unit {
+                Unit::Fraction if !UNIT_INTERVAL.contains(&value) => {
+                    return Err(CurriculumError::NotAFraction { key, value });
+                }
+                Unit::Episodes if !(value >= 0.0 && value.fract() == 0.0) => {
+                    return Err(CurriculumError::NotEpisodes { key, value, example });
+                }
+                Unit::Fraction | Unit::Episodes => {}
+            }
+        }
+        if self.warmup_until > self.transition_until {
+            return Err(CurriculumError::Order {
+                warmup_until: self.warmup_until,
+                transition_until: self.transition_until,
+            });
+        }
+        Ok(())
+    }
+}
