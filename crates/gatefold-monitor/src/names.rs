@@ -1,0 +1,143 @@
+//! The names of all metrics, in the manner of CleanRL and Stable-Baselines3: `group/metric`.
+
+/// Declares the constants and the list of all of them.
+macro_rules! names {
+    ($($(#[$about:meta])* $constant:ident = $name:literal;)*) => {
+        $($(#[$about])* pub const $constant: &str = $name;)*
+
+        /// Every fixed name, in the order of this file. [`usage`] makes the others.
+        pub const ALL: &[&str] = &[$($constant),*];
+    };
+}
+
+names! {
+    /// Mean undiscounted raw return of the last 100 finished episodes.
+    ROLLOUT_RETURN_MEAN = "rollout/return_mean";
+    /// Mean score, as the environment defines it, of the last 100 finished episodes.
+    ROLLOUT_SCORE_MEAN = "rollout/score_mean";
+    /// Mean length of the last 100 finished episodes, in environment steps.
+    ROLLOUT_LENGTH_MEAN = "rollout/length_mean";
+    /// Episodes finished since the run's start.
+    ROLLOUT_EPISODES = "rollout/episodes";
+
+    /// Mean of `(ratio - 1) - ln ratio`, an estimate of KL(old || new) that is never negative.
+    TRAIN_APPROX_KL = "train/approx_kl";
+    /// Fraction of samples whose ratio left the trusted band.
+    TRAIN_CLIP_FRACTION = "train/clip_fraction";
+    /// `1 - Var(returns - values) / Var(returns)`, of the values predicted in the rollout.
+    TRAIN_EXPLAINED_VARIANCE = "train/explained_variance";
+    /// Mean entropy of the action distribution, in nats.
+    TRAIN_ENTROPY = "train/entropy";
+    /// Mean clipped surrogate loss.
+    TRAIN_POLICY_LOSS = "train/policy_loss";
+    /// Mean value loss, before its coefficient.
+    TRAIN_VALUE_LOSS = "train/value_loss";
+    /// Mean of the whole loss, the quantity that is differentiated.
+    TRAIN_LOSS = "train/loss";
+    /// Mean global gradient norm before clipping.
+    TRAIN_GRAD_NORM = "train/grad_norm";
+    /// Fraction of optimizer steps whose gradient was clipped.
+    TRAIN_GRAD_CLIPPED_FRACTION = "train/grad_clipped_fraction";
+    /// Learning rate of the iteration's last optimizer step.
+    TRAIN_LEARNING_RATE = "train/learning_rate";
+    /// Largest |ratio - 1| on the first minibatch, where rollout and update hold the same parameters:
+    /// the two compute the same function only if this is rounding error.
+    TRAIN_RATIO_DEVIATION_FIRST = "train/ratio_deviation_first";
+    /// Optimizer steps since the run's start.
+    TRAIN_OPTIMIZER_STEPS = "train/optimizer_steps";
+
+    /// Mean entropy of one decision's gates `mean_b H(alpha_b)`, in nats.
+    ROUTER_ENTROPY = "router/entropy";
+    /// Entropy of the mean gates `H(mean_b alpha_b) / ln K`, 0 to 1; low means that experts are unused.
+    ROUTER_USAGE_ENTROPY = "router/usage_entropy";
+    /// `H(mean_b alpha_b) - mean_b H(alpha_b)`, in nats; 0 if the router ignores its input.
+    ROUTER_SPECIALISATION = "router/specialisation";
+    /// Mean number of experts with a gate above 0.
+    ROUTER_SUPPORT = "router/support";
+    /// Mean attention entropy over the layers, normalised by ln(degree), 0 to 1.
+    GAT_ATTENTION_ENTROPY = "gat/attention_entropy";
+
+    /// Mean load-balance loss, before its coefficient.
+    LOSSES_LOAD_BALANCE = "losses/load_balance";
+    /// Mean diversity loss, before its coefficient.
+    LOSSES_DIVERSITY = "losses/diversity";
+
+    /// Phase of the curriculum: 0 warmup, 1 transition, 2 fine-tune.
+    CURRICULUM_PHASE = "curriculum/phase";
+    /// Divisor of the router's logits.
+    CURRICULUM_TEMPERATURE = "curriculum/temperature";
+    /// Weight of sparsemax against softmax, 0 to 1; absent where neither routes.
+    CURRICULUM_BLEND = "curriculum/blend";
+
+    /// What raw rewards were divided by in this iteration.
+    REWARD_SCALE = "reward/scale";
+
+    /// Mean undiscounted raw return of the evaluation's episodes.
+    EVAL_RETURN_MEAN = "eval/return_mean";
+    /// Mean score of the evaluation's episodes.
+    EVAL_SCORE_MEAN = "eval/score_mean";
+    /// Mean length of the evaluation's episodes, in environment steps.
+    EVAL_LENGTH_MEAN = "eval/length_mean";
+    /// Episodes of the evaluation.
+    EVAL_EPISODES = "eval/episodes";
+
+    /// Iterations (rollout and update) since the run's start.
+    TIME_ITERATION = "time/iteration";
+    /// Environment steps since the run's start, over all environments.
+    TIME_ENV_STEPS = "time/env_steps";
+    /// Environment steps per second of wall time over the run so far, as CleanRL's SPS.
+    TIME_STEPS_PER_SECOND = "time/steps_per_second";
+    /// Wall time of this iteration's rollout, in seconds.
+    TIME_ROLLOUT = "time/rollout";
+    /// Wall time of this iteration's update, in seconds.
+    TIME_UPDATE = "time/update";
+    /// Wall time of the run so far, in seconds.
+    TIME_TOTAL = "time/total";
+}
+
+/// `router/usage/<expert>`: the expert's mean gate; over the experts these sum to 1.
+pub fn usage(expert: &str) -> String {
+    format!("router/usage/{expert}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn well_formed(name: &str) -> bool {
+        let word = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_lowercase())
+                && part.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                && !part.ends_with('_')
+        };
+        name.contains('/') && name.split('/').all(word)
+    }
+
+    #[test]
+    fn every_name_is_a_group_and_a_metric_in_snake_case() {
+        for name in ALL {
+            assert!(well_formed(name), "{name}");
+        }
+        for malformed in ["loss", "Train/loss", "train/", "train/loss 2", "/loss", "train//loss"] {
+            assert!(!well_formed(malformed), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_no_name_is_the_group_of_another() {
+        let unique: HashSet<_> = ALL.iter().collect();
+        assert_eq!(unique.len(), ALL.len());
+        for name in ALL {
+            let group = format!("{name}/");
+            assert!(!ALL.iter().any(|other| other.starts_with(&group)), "{name} is a group too");
+        }
+    }
+
+    #[test]
+    fn each_expert_has_a_usage_of_its_own() {
+        assert_eq!(usage("survival"), "router/usage/survival");
+        assert!(!ALL.contains(&"router/usage"), "a name and a group at once");
+    }
+}
