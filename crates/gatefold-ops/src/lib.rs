@@ -18,6 +18,7 @@ mod edges;
 mod embed;
 mod expert_linear;
 mod gat;
+pub mod init;
 mod linear;
 mod masked_softmax;
 mod mix;
