@@ -1,0 +1,163 @@
+//! The graph encoder: activations in, one vector for the whole graph out.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Int, Tensor, TensorData, activation::softmax, backend::Backend};
+use gatefold_graph::TypedGraph;
+use gatefold_ops::{Activation, OpsBackend, embed_activations, init, mix};
+use rand::Rng;
+
+use crate::topology::Topology;
+use crate::{GatConfig, layer::GatLayer};
+
+// B batch, V graph nodes, S rows of the first layer, T readout rows, E edges, H heads, D hidden
+
+/// Graph attention over a static graph whose nodes are more or less active.
+///
+/// Node input: `kind embedding + identity embedding + a_v * activation embedding`; then layers of
+/// `x + ReLU(LayerNorm(GAT(x)))`; then `s_v = q . tanh(W x_v + b)` and
+/// `h_graph = sum_v softmax(s)_v x_v` over the readout nodes.
+///
+/// Only nodes that the readout reaches are computed. The first projection exploits that the input
+/// is `c_v + a_v e`: `W x_v = W c_v + a_v W e`, so it costs nothing per sample.
+#[derive(Module, Debug)]
+pub struct GraphEncoder<B: Backend> {
+    kind_embedding: Param<Tensor<B, 2>>,       // [kinds, D]
+    node_embedding: Param<Tensor<B, 2>>,       // [V, D]
+    activation_embedding: Param<Tensor<B, 2>>, // [1, D]
+    layers: Vec<GatLayer<B>>,
+    readout: Linear<B>,
+    readout_query: Param<Tensor<B, 2>>, // [D, 1]
+    #[module(skip)]
+    input_kinds: Vec<i32>,
+    #[module(skip)]
+    topology: Topology,
+}
+
+/// What the encoder makes of a batch of activations.
+#[derive(Debug, Clone)]
+pub struct GraphEncoding<B: Backend> {
+    /// The graph vector `h_graph` `[B, D]`.
+    pub graph: Tensor<B, 2>,
+    /// Readout scores `[B, T]`; for a knowledge graph the operator scores.
+    pub scores: Tensor<B, 2>,
+    /// Attention of each layer `[B, E, H]`, untracked.
+    pub attention: Vec<Tensor<B, 3>>,
+}
+
+impl<B: OpsBackend> GraphEncoder<B> {
+    /// An encoder of `graph`, its weights drawn from `rng`.
+    ///
+    /// Panics if the settings or the graph do not validate; check them first.
+    pub fn new(config: &GatConfig, graph: &TypedGraph, rng: &mut impl Rng, device: &B::Device) -> Self {
+        config.validate().expect("settings were validated");
+        graph.validate().expect("the graph was validated");
+        let hidden = config.hidden;
+        let topology = Topology::new(graph, config.layers);
+        let layers =
+            topology.layers.iter().map(|layer| GatLayer::new(config, layer.clone(), rng, device)).collect();
+        Self {
+            kind_embedding: init::normal(0.5, [graph.kinds().len(), hidden], rng, device),
+            node_embedding: init::normal(0.5, [graph.num_nodes(), hidden], rng, device),
+            activation_embedding: init::normal(1.0, [1, hidden], rng, device),
+            layers,
+            readout: init::orthogonal_linear([hidden, hidden], 1.0, rng, device),
+            readout_query: init::glorot([hidden, 1], [hidden, 1], rng, device),
+            input_kinds: topology.input_nodes.iter().map(|&n| graph.node(n as usize).kind as i32).collect(),
+            topology,
+        }
+    }
+
+    /// Encodes activations `[B, V]`, each in [0, 1], one per graph node.
+    pub fn forward(&self, activations: Tensor<B, 2>) -> GraphEncoding<B> {
+        let [batch, num_nodes] = activations.dims();
+        assert_eq!(num_nodes, self.node_embedding.dims()[0], "one activation per graph node");
+        let device = activations.device();
+        let rows = self.topology.input_nodes.len();
+        let index =
+            |values: Vec<i32>| Tensor::<B, 1, Int>::from_data(TensorData::new(values, [rows]), &device);
+        let nodes = || index(self.topology.input_nodes.iter().map(|&n| n as i32).collect());
+
+        let identity = self.node_embedding.val();
+        let (identity, activations) = if rows == num_nodes {
+            (identity, activations)
+        } else {
+            (identity.select(0, nodes()), activations.select(1, nodes()))
+        };
+        let kinds = self.kind_embedding.val().select(0, index(self.input_kinds.clone()));
+        let base = kinds + identity; // [S, D]
+        let direction = self.activation_embedding.val(); // [1, D]
+
+        let mut attention = Vec::with_capacity(self.layers.len());
+        let mut x = embed(base.clone(), activations.clone(), direction.clone()); // [B, S, D]
+        for (i, layer) in self.layers.iter().enumerate() {
+            let (next, weights) = if i == 0 {
+                let h =
+                    embed(layer.project(base.clone()), activations.clone(), layer.project(direction.clone()));
+                layer.attend(x, h)
+            } else {
+                layer.forward(x)
+            };
+            attention.push(weights);
+            x = next;
+        }
+
+        let [_, targets, hidden] = x.dims();
+        let keys =
+            init::apply_linear(&self.readout, x.clone().reshape([batch * targets, hidden]), Activation::Tanh);
+        let scores = keys.matmul(self.readout_query.val()).reshape([batch, targets]); // [B, T]
+        let graph = mix(softmax(scores.clone(), 1), x); // [B, D]
+        GraphEncoding { graph, scores, attention }
+    }
+
+    /// Width of the graph vector.
+    pub fn hidden(&self) -> usize {
+        self.node_embedding.dims()[1]
+    }
+
+    /// Graph node of each readout score.
+    pub fn readout_nodes(&self) -> &[u32] {
+        &self.topology.readout_nodes
+    }
+
+    /// Mean entropy of each layer's attention, divided by ln(degree), over rows of degree > 1.
+    ///
+    /// 1: attention is spread evenly; 0: each row looks at one neighbour. `None` for a layer whose
+    /// rows all have one in-edge. Reads the attention back from the device.
+    pub fn attention_entropy(&self, encoding: &GraphEncoding<B>) -> Vec<Option<f64>> {
+        let layers = self.layers.iter().zip(&encoding.attention);
+        layers
+            .map(|(layer, attention)| normalised_entropy(layer.topology().edges.offsets(), attention))
+            .collect()
+    }
+}
+
+fn embed<B: OpsBackend>(
+    base: Tensor<B, 2>,
+    activations: Tensor<B, 2>,
+    direction: Tensor<B, 2>,
+) -> Tensor<B, 3> {
+    let width = direction.dims()[1];
+    embed_activations(base, activations, direction.reshape([width]))
+}
+
+fn normalised_entropy<B: Backend>(offsets: &[u32], attention: &Tensor<B, 3>) -> Option<f64> {
+    let [batch, edges, heads] = attention.dims();
+    let values = attention.to_data().convert::<f32>().to_vec::<f32>().expect("attention is f32");
+    let (mut sum, mut count) = (0.0, 0u64);
+    for sample in 0..batch {
+        for row in offsets.windows(2).filter(|row| row[1] - row[0] > 1) {
+            let scale = f64::from(row[1] - row[0]).ln();
+            for head in 0..heads {
+                let entropy: f64 = (row[0]..row[1])
+                    .map(|e| f64::from(values[(sample * edges + e as usize) * heads + head]))
+                    .filter(|&p| p > 0.0)
+                    .map(|p| -p * p.ln())
+                    .sum();
+                sum += entropy / scale;
+                count += 1;
+            }
+        }
+    }
+    (count > 0).then(|| sum / count as f64)
+}
