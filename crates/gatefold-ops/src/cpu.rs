@@ -1,4 +1,22 @@
-//! The fused CPU kernels.
+//! The fused CPU kernels, and the backends that use them.
+
+mod chunks;
+mod flat;
+mod level;
+mod linear;
+mod math;
+mod microkernel;
+mod sgemm;
+
+pub use level::simd_level;
+
+use burn::{
+    backend::{Autodiff, Flex, autodiff::checkpoint::strategy::CheckpointStrategy},
+    tensor::{DType, Tensor},
+};
+
+use crate::{Activation, OpsBackend, composed};
+use flat::{unwrap, wrap};
 
 pub(crate) fn log_softmax_row(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) {
     let allowed = |a: usize| mask.is_none_or(|mask| mask[a]);
@@ -14,15 +32,35 @@ pub(crate) fn log_softmax_row(logits: &[f32], mask: Option<&[bool]>, log_probs: 
     }
 }
 
-/// The SIMD level of this process's kernels: `avx512`, `avx2` or `portable`.
-///
-/// Results have the same bits on every machine of one level, and may differ between levels.
-pub fn simd_level() -> &'static str {
-    "portable"
+/// Whether all tensors hold `f32`: the fused kernels know nothing else.
+macro_rules! all_f32 {
+    ($($t:expr),+) => { $($t.dtype() == DType::F32)&&+ };
 }
 
-use crate::OpsBackend;
-use burn::backend::{Autodiff, Flex, autodiff::checkpoint::strategy::CheckpointStrategy};
+impl OpsBackend for Flex {
+    fn linear_act(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        act: Activation,
+    ) -> Tensor<Self, 2> {
+        if !all_f32!(x, weight, bias) {
+            return composed::linear(x, weight, bias, act);
+        }
+        wrap(linear::flex(unwrap(x), unwrap(weight), unwrap(bias), act))
+    }
+}
 
-impl OpsBackend for Flex {}
-impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {}
+impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
+    fn linear_act(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Tensor<Self, 1>,
+        act: Activation,
+    ) -> Tensor<Self, 2> {
+        if !all_f32!(x, weight, bias) {
+            return composed::linear(x, weight, bias, act);
+        }
+        wrap(linear::autodiff::<C>(unwrap(x), unwrap(weight), unwrap(bias), act))
+    }
+}

@@ -1,0 +1,235 @@
+//! The linear layer: product, bias and activation in one pass, and its backward pass.
+
+// R rows, I inputs, O outputs
+
+use burn::backend::{
+    Autodiff, Flex,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    flex::FlexTensor,
+};
+use burn::tensor::ops::FloatTensor;
+
+use super::{
+    chunks::{add_parts, map_tasks},
+    flat::{dims, floats, row_major, tensor},
+    level::{level, mul_add, multiversion},
+    math::tanh_in_place,
+    sgemm::{Init, Matrix, Panels, gemm},
+};
+use crate::Activation;
+
+/// Rows per chunk; the parts of a weight gradient belong to these chunks.
+const CHUNK: usize = 256;
+
+/// Applies the activation to finished elements.
+pub(super) fn activate(act: Activation, y: &mut [f32]) {
+    match act {
+        Activation::Identity => {}
+        Activation::Tanh => tanh_in_place(y),
+        // Not `max`, which would turn a NaN into 0.
+        Activation::Relu => y.iter_mut().for_each(|y| *y = if *y <= 0.0 { 0.0 } else { *y }),
+    }
+}
+
+multiversion! {
+    /// `dz = g * act'`, with the derivative expressed by the result `y`, and `bias += sum of rows of dz`.
+    fn activation_gradient(act: Activation, y: &[f32], g: &[f32], dz: &mut [f32], bias: &mut [f32]) = gradient_body
+}
+
+#[inline(always)]
+fn gradient_body<const FMA: bool>(act: Activation, y: &[f32], g: &[f32], dz: &mut [f32], bias: &mut [f32]) {
+    let n = bias.len();
+    for ((y, g), dz) in y.chunks_exact(n).zip(g.chunks_exact(n)).zip(dz.chunks_exact_mut(n)) {
+        match act {
+            Activation::Identity => dz.copy_from_slice(g),
+            Activation::Tanh => {
+                for j in 0..n {
+                    dz[j] = g[j] * mul_add::<FMA>(-y[j], y[j], 1.0);
+                }
+            }
+            Activation::Relu => {
+                for j in 0..n {
+                    dz[j] = if y[j] == 0.0 { 0.0 } else { g[j] };
+                }
+            }
+        }
+        for j in 0..n {
+            bias[j] += dz[j];
+        }
+    }
+}
+
+multiversion! {
+    /// `bias += sum of rows of g`.
+    fn add_rows(g: &[f32], bias: &mut [f32]) = add_rows_body
+}
+
+#[inline(always)]
+fn add_rows_body<const FMA: bool>(g: &[f32], bias: &mut [f32]) {
+    let n = bias.len();
+    for g in g.chunks_exact(n) {
+        for j in 0..n {
+            bias[j] += g[j];
+        }
+    }
+}
+
+/// `y = act(x W + b)`, `[R, O]`.
+pub(super) fn forward(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    [rows, inputs, outputs]: [usize; 3],
+    act: Activation,
+    y: &mut [f32],
+) {
+    let panels = Panels::new(Matrix::new(weight, inputs, outputs), rows);
+    if rows == 0 || outputs == 0 {
+        return;
+    }
+    let tasks: Vec<_> = y.chunks_mut(CHUNK * outputs).enumerate().collect();
+    map_tasks(tasks, 2 * rows * inputs * outputs, |(chunk, y)| {
+        let first = chunk * CHUNK;
+        let count = y.len() / outputs;
+        let x = Matrix::new(&x[first * inputs..(first + count) * inputs], count, inputs);
+        gemm(level(), x, &panels, Init::Row(bias), y, |y| activate(act, y));
+    });
+}
+
+/// Which gradients are wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) input: bool,
+    pub(super) weight: bool,
+    pub(super) bias: bool,
+}
+
+/// Gradients of one linear layer; empty where not wanted.
+pub(super) struct Gradient {
+    pub(super) input: Vec<f32>,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+/// The backward pass, chunk by chunk, so that what one chunk needs stays in cache.
+pub(super) fn backward(
+    x: &[f32],
+    weight: &[f32],
+    y: &[f32],
+    g: &[f32],
+    [rows, inputs, outputs]: [usize; 3],
+    act: Activation,
+    wanted: Wanted,
+) -> Gradient {
+    let mut input = vec![0.0; if wanted.input { rows * inputs } else { 0 }];
+    let panels = wanted.input.then(|| Panels::new(Matrix::new(weight, inputs, outputs).t(), rows));
+    let mut rest = input.as_mut_slice();
+    let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
+    for first in (0..rows).step_by(CHUNK) {
+        let end = rows.min(first + CHUNK);
+        let size = if wanted.input { (end - first) * inputs } else { 0 };
+        let (own, others) = rest.split_at_mut(size);
+        rest = others;
+        tasks.push((first, end, own));
+    }
+    let flops = 4 * rows * inputs * outputs;
+    let parts = map_tasks(tasks, flops, |(first, end, input)| {
+        let count = end - first;
+        let (y, g) = (&y[first * outputs..end * outputs], &g[first * outputs..end * outputs]);
+        let mut bias = vec![0.0; outputs];
+        let mut buffer;
+        let dz = if act == Activation::Identity {
+            if wanted.bias && outputs > 0 {
+                add_rows(g, &mut bias);
+            }
+            g
+        } else {
+            buffer = vec![0.0; count * outputs];
+            if outputs > 0 {
+                activation_gradient(act, y, g, &mut buffer, &mut bias);
+            }
+            &buffer
+        };
+        let dz = Matrix::new(dz, count, outputs);
+        if let Some(panels) = &panels {
+            gemm(level(), dz, panels, Init::Zero, input, |_| {});
+        }
+        let mut part = vec![0.0; if wanted.weight { inputs * outputs } else { 0 }];
+        if wanted.weight {
+            let x = Matrix::new(&x[first * inputs..end * inputs], count, inputs);
+            gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Zero, &mut part, |_| {});
+        }
+        (part, bias)
+    });
+    let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let size = if wanted.weight { inputs * outputs } else { 0 };
+    Gradient { input, weight: add_parts(weights, size), bias: add_parts(biases, outputs) }
+}
+
+/// The fused operation on plain tensors; returns the row-major inputs too, for the backward pass.
+fn run(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, act: Activation) -> (State, FlexTensor) {
+    let (x, weight, bias) = (row_major(x), row_major(weight), row_major(bias));
+    let ([rows, inputs], [_, outputs]) = (dims(&x), dims(&weight));
+    let mut y = vec![0.0; rows * outputs];
+    forward(floats(&x), floats(&weight), floats(&bias), [rows, inputs, outputs], act, &mut y);
+    let y = tensor(y, [rows, outputs]);
+    (State { x, weight, y: y.clone(), act }, y)
+}
+
+/// [`crate::linear`] on Flex.
+pub(super) fn flex(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, act: Activation) -> FlexTensor {
+    run(x, weight, bias, act).1
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    x: FlexTensor,
+    weight: FlexTensor,
+    y: FlexTensor,
+    act: Activation,
+}
+
+#[derive(Debug)]
+struct Linear;
+
+impl Backward<Flex, 3> for Linear {
+    type State = State;
+
+    fn backward(self, ops: Ops<State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = row_major(grads.consume::<Flex>(&ops.node));
+        let State { x, weight, y, act } = ops.state;
+        let ([rows, inputs], [_, outputs]) = (dims(&x), dims(&weight));
+        let [x_node, weight_node, bias_node] = ops.parents;
+        let wanted =
+            Wanted { input: x_node.is_some(), weight: weight_node.is_some(), bias: bias_node.is_some() };
+        let shape = [rows, inputs, outputs];
+        let gradient = backward(floats(&x), floats(&weight), floats(&y), floats(&g), shape, act, wanted);
+        if let Some(node) = x_node {
+            grads.register::<Flex>(node.id, tensor(gradient.input, [rows, inputs]));
+        }
+        if let Some(node) = weight_node {
+            grads.register::<Flex>(node.id, tensor(gradient.weight, [inputs, outputs]));
+        }
+        if let Some(node) = bias_node {
+            grads.register::<Flex>(node.id, tensor(gradient.bias, [outputs]));
+        }
+    }
+}
+
+/// [`crate::linear`] on Flex with its gradient.
+pub(super) fn autodiff<C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<Flex, C>>,
+    weight: FloatTensor<Autodiff<Flex, C>>,
+    bias: FloatTensor<Autodiff<Flex, C>>,
+    act: Activation,
+) -> FloatTensor<Autodiff<Flex, C>> {
+    let (state, y) = run(x.primitive, weight.primitive, bias.primitive, act);
+    match Linear.prepare::<C>([x.node, weight.node, bias.node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(state, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}

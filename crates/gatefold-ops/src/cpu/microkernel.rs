@@ -1,0 +1,195 @@
+//! The innermost loop of the matrix product: one tile of C, kept in registers.
+//!
+//! Every kernel computes, for each element of the tile on its own, `c = init; c += a_k * b_k` for
+//! ascending k and nothing else. So an element's bits depend neither on the size of the tile nor on
+//! its place in it, and the fused levels agree with each other.
+
+#![allow(unsafe_code)]
+
+use super::level::Level;
+
+/// Columns of one panel of B.
+pub(crate) const PANEL: usize = 16;
+
+/// One tile: `rows` rows of A times `panels` neighbouring panels of B.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// Length of the sums.
+    pub(crate) k: usize,
+    /// First element of A, with its strides.
+    pub(crate) a: *const f32,
+    pub(crate) a_row: usize,
+    pub(crate) a_col: usize,
+    /// First element of B; a row of a panel is `PANEL` neighbours.
+    pub(crate) b: *const f32,
+    pub(crate) b_row: usize,
+    /// Distance between panels of B.
+    pub(crate) b_panel: usize,
+    /// What the sums start from; a row stride of 0 repeats one row.
+    pub(crate) init: *const f32,
+    pub(crate) init_row: usize,
+    /// Where the result goes; panels are `PANEL` apart.
+    pub(crate) c: *mut f32,
+    pub(crate) c_row: usize,
+}
+
+/// The heights of tile that a level has, largest first, each with the panels it takes at once where
+/// there are that many; fewer rows need more panels to keep the multipliers busy.
+pub(crate) fn shapes(level: Level) -> &'static [(usize, usize)] {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => &[(12, 1), (8, 1), (4, 2), (3, 2), (2, 4), (1, 4)],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &[(6, 1), (5, 1), (4, 1), (3, 2), (2, 2), (1, 4)],
+        Level::Portable => &[(4, 1), (2, 1), (1, 1)],
+    }
+}
+
+/// Computes one tile: a height of the level's [`shapes`], and its panels or one.
+///
+/// # Safety
+/// The machine has the level's features; all pointers are valid for the tile's rows, panels of
+/// `PANEL` columns and k; C does not overlap A and B.
+pub(crate) unsafe fn run(level: Level, shape: (usize, usize), tile: Tile) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => match shape {
+                (12, 1) => x86::avx512::<12, 1>(tile),
+                (8, 1) => x86::avx512::<8, 1>(tile),
+                (4, 2) => x86::avx512::<4, 2>(tile),
+                (4, _) => x86::avx512::<4, 1>(tile),
+                (3, 2) => x86::avx512::<3, 2>(tile),
+                (3, _) => x86::avx512::<3, 1>(tile),
+                (2, 4) => x86::avx512::<2, 4>(tile),
+                (2, _) => x86::avx512::<2, 1>(tile),
+                (1, 4) => x86::avx512::<1, 4>(tile),
+                _ => x86::avx512::<1, 1>(tile),
+            },
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => match shape {
+                (6, 1) => x86::avx2::<6, 1>(tile),
+                (5, 1) => x86::avx2::<5, 1>(tile),
+                (4, 1) => x86::avx2::<4, 1>(tile),
+                (3, 2) => x86::avx2::<3, 2>(tile),
+                (3, _) => x86::avx2::<3, 1>(tile),
+                (2, 2) => x86::avx2::<2, 2>(tile),
+                (2, _) => x86::avx2::<2, 1>(tile),
+                (1, 4) => x86::avx2::<1, 4>(tile),
+                _ => x86::avx2::<1, 1>(tile),
+            },
+            Level::Portable => match shape.0 {
+                4 => portable::<4>(tile),
+                2 => portable::<2>(tile),
+                _ => portable::<1>(tile),
+            },
+        }
+    }
+}
+
+/// # Safety
+/// As [`run`].
+unsafe fn portable<const ROWS: usize>(t: Tile) {
+    let mut sums = [[0.0f32; PANEL]; ROWS];
+    // SAFETY: the caller vouches for all pointers.
+    unsafe {
+        for (r, row) in sums.iter_mut().enumerate() {
+            *row = t.init.add(r * t.init_row).cast::<[f32; PANEL]>().read();
+        }
+        for k in 0..t.k {
+            let b = t.b.add(k * t.b_row).cast::<[f32; PANEL]>().read();
+            for (r, row) in sums.iter_mut().enumerate() {
+                let a = *t.a.add(r * t.a_row + k * t.a_col);
+                for j in 0..PANEL {
+                    row[j] += a * b[j];
+                }
+            }
+        }
+        for (r, row) in sums.iter().enumerate() {
+            t.c.add(r * t.c_row).cast::<[f32; PANEL]>().write(*row);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{PANEL, Tile};
+
+    /// # Safety
+    /// As [`super::run`].
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2<const ROWS: usize, const PANELS: usize>(t: Tile) {
+        let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
+        // SAFETY: the caller vouches for all pointers.
+        unsafe {
+            for r in 0..ROWS {
+                for p in 0..PANELS {
+                    let init = t.init.add(r * t.init_row + p * PANEL);
+                    sums[r][p] = [_mm256_loadu_ps(init), _mm256_loadu_ps(init.add(8))];
+                }
+            }
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.k {
+                let mut row = [[_mm256_setzero_ps(); 2]; PANELS];
+                for p in 0..PANELS {
+                    let b = b.add(p * t.b_panel);
+                    row[p] = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
+                }
+                for r in 0..ROWS {
+                    let x = _mm256_broadcast_ss(&*a.add(r * t.a_row));
+                    for p in 0..PANELS {
+                        sums[r][p][0] = _mm256_fmadd_ps(x, row[p][0], sums[r][p][0]);
+                        sums[r][p][1] = _mm256_fmadd_ps(x, row[p][1], sums[r][p][1]);
+                    }
+                }
+                a = a.wrapping_add(t.a_col);
+                b = b.wrapping_add(t.b_row);
+            }
+            for r in 0..ROWS {
+                for p in 0..PANELS {
+                    let c = t.c.add(r * t.c_row + p * PANEL);
+                    _mm256_storeu_ps(c, sums[r][p][0]);
+                    _mm256_storeu_ps(c.add(8), sums[r][p][1]);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`super::run`].
+    #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+    pub(super) unsafe fn avx512<const ROWS: usize, const PANELS: usize>(t: Tile) {
+        let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
+        // SAFETY: the caller vouches for all pointers.
+        unsafe {
+            for r in 0..ROWS {
+                for p in 0..PANELS {
+                    sums[r][p] = _mm512_loadu_ps(t.init.add(r * t.init_row + p * PANEL));
+                }
+            }
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.k {
+                let mut row = [_mm512_setzero_ps(); PANELS];
+                for p in 0..PANELS {
+                    row[p] = _mm512_loadu_ps(b.add(p * t.b_panel));
+                }
+                for r in 0..ROWS {
+                    let x = _mm512_set1_ps(*a.add(r * t.a_row));
+                    for p in 0..PANELS {
+                        sums[r][p] = _mm512_fmadd_ps(x, row[p], sums[r][p]);
+                    }
+                }
+                a = a.wrapping_add(t.a_col);
+                b = b.wrapping_add(t.b_row);
+            }
+            for r in 0..ROWS {
+                for p in 0..PANELS {
+                    _mm512_storeu_ps(t.c.add(r * t.c_row + p * PANEL), sums[r][p]);
+                }
+            }
+        }
+    }
+}

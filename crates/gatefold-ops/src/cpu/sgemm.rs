@@ -1,0 +1,300 @@
+//! The matrix product of the fused kernels: `C = init + A B`, one order of summation for all shapes.
+//!
+//! A may have any strides. B is read in panels of 16 columns; packing them pads the last one, and
+//! transposes, so that `x W`, `g W^T` and `x^T g` are one code. For a few rows packing costs more
+//! than it saves: then full panels are read where they lie. Every element of C is summed over
+//! ascending k in one accumulator, so its bits depend on its row of A and its column of B alone.
+
+#![allow(unsafe_code)]
+
+use super::{
+    level::Level,
+    microkernel::{self, PANEL, Tile},
+};
+
+/// A matrix as a view: element (i, j) is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major matrix.
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a matrix of {rows} x {cols}");
+        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// What the sums start from.
+#[derive(Clone, Copy)]
+pub(crate) enum Init<'a> {
+    /// 0.
+    Zero,
+    /// One row for all rows of C: a bias.
+    Row(&'a [f32]),
+}
+
+/// B, ready for multiplication.
+pub(crate) struct Panels<'a> {
+    /// Full panels are read from here if they were not packed.
+    direct: Option<Matrix<'a>>,
+    packed: Vec<f32>,
+    k: usize,
+    n: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// Prepares B for a product with `rows` rows of A.
+    pub(crate) fn new(b: Matrix<'a>, rows: usize) -> Self {
+        let (k, n) = (b.rows, b.cols);
+        let stays_in_cache = k * n <= 4096;
+        let direct = b.col_stride == 1 && (rows < 32 || stays_in_cache);
+        let first = if direct { n / PANEL } else { 0 };
+        let count = n.div_ceil(PANEL) - first;
+        let mut packed = vec![0.0; count * k * PANEL];
+        if k > 0 {
+            for (p, panel) in packed.chunks_exact_mut(k * PANEL).enumerate() {
+                pack(b, (first + p) * PANEL, panel);
+            }
+        }
+        Self { direct: direct.then_some(b), packed, k, n }
+    }
+
+    /// Where panel `p` begins, its row stride, and the distance to the next panel.
+    fn panel(&self, p: usize) -> (*const f32, usize, usize) {
+        let direct = if self.direct.is_some() { self.n / PANEL } else { 0 };
+        match self.direct {
+            Some(b) if p < direct => (b.data[p * PANEL..].as_ptr(), b.row_stride, PANEL),
+            _ => {
+                let size = self.k * PANEL;
+                (self.packed[(p - direct) * size..].as_ptr(), PANEL, size)
+            }
+        }
+    }
+}
+
+/// Copies the panel of columns from `first` on; columns beyond the last stay 0.
+fn pack(b: Matrix<'_>, first: usize, panel: &mut [f32]) {
+    let width = PANEL.min(b.cols - first);
+    if b.col_stride == 1 {
+        for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let start = k * b.row_stride + first;
+            row[..width].copy_from_slice(&b.data[start..start + width]);
+        }
+    } else {
+        for j in 0..width {
+            let column = &b.data[(first + j) * b.col_stride..];
+            for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+                row[j] = column[k * b.row_stride];
+            }
+        }
+    }
+}
+
+/// Rows of C that are finished together, while they and their rows of A are in cache.
+const HOT_ROWS: usize = 48;
+
+/// `c = init + A B`, row-major; `finish` gets every block of finished rows (an activation).
+pub(crate) fn gemm(
+    level: Level,
+    a: Matrix<'_>,
+    b: &Panels<'_>,
+    init: Init<'_>,
+    c: &mut [f32],
+    finish: impl Fn(&mut [f32]),
+) {
+    let (rows, n) = (a.rows, b.n);
+    assert_eq!(a.cols, b.k, "inner sizes of a matrix product");
+    assert_eq!(c.len(), rows * n, "size of the result of a matrix product");
+    if rows == 0 || n == 0 {
+        return;
+    }
+    if b.k > 0 {
+        let last = (rows - 1) * a.row_stride + (b.k - 1) * a.col_stride;
+        assert!(last < a.data.len(), "the last element of A is in its data");
+    }
+    if let Init::Row(row) = init {
+        assert_eq!(row.len(), n, "length of the first row of sums");
+    }
+    let shapes = microkernel::shapes(level);
+    for (block, c) in c.chunks_mut(HOT_ROWS * n).enumerate() {
+        let (mut row, end) = (0, c.len() / n);
+        for &(height, wide) in shapes {
+            let tiles = (end - row) / height;
+            if tiles == 0 {
+                continue;
+            }
+            let mut p = 0;
+            while p * PANEL < n {
+                let panels = if (p + wide) * PANEL <= n { wide } else { 1 };
+                for tile in 0..tiles {
+                    let at = row + tile * height;
+                    // SAFETY: `level` is one this machine has; A was checked above, B has its
+                    // panels by construction, C has `end` rows of `n`.
+                    unsafe { tile_at(level, (height, panels), a, b, init, c, (block * HOT_ROWS, at, p)) };
+                }
+                p += panels;
+            }
+            row += tiles * height;
+        }
+        finish(c);
+    }
+}
+
+/// One tile of C at row `at` of its block and panel `p`; a panel that C has only part of goes
+/// through a buffer.
+///
+/// # Safety
+/// `level` is one this machine has; the tile's rows and panels exist.
+unsafe fn tile_at(
+    level: Level,
+    shape: (usize, usize),
+    a: Matrix<'_>,
+    b: &Panels<'_>,
+    init: Init<'_>,
+    c: &mut [f32],
+    (block_row, at, p): (usize, usize, usize),
+) {
+    const ZEROS: [f32; 4 * PANEL] = [0.0; 4 * PANEL];
+    let (height, panels) = shape;
+    let (b_data, b_row, b_panel) = b.panel(p);
+    let n = b.n;
+    let width = (n - p * PANEL).min(panels * PANEL);
+    let mut tile = Tile {
+        k: b.k,
+        a: a.data.as_ptr().wrapping_add((block_row + at) * a.row_stride),
+        a_row: a.row_stride,
+        a_col: a.col_stride,
+        b: b_data,
+        b_row,
+        b_panel,
+        init: ZEROS.as_ptr(),
+        init_row: 0,
+        c: c[at * n + p * PANEL..].as_mut_ptr(),
+        c_row: n,
+    };
+    if width == panels * PANEL {
+        if let Init::Row(row) = init {
+            tile.init = row[p * PANEL..].as_ptr();
+        }
+        // SAFETY: the caller vouches for the tile; C has `height` rows and these columns.
+        unsafe { microkernel::run(level, shape, tile) };
+        return;
+    }
+    let mut buffer = [0.0f32; 12 * PANEL];
+    let mut start = [0.0f32; PANEL];
+    if let Init::Row(row) = init {
+        start[..width].copy_from_slice(&row[p * PANEL..]);
+    }
+    tile.init = start.as_ptr();
+    tile.c = buffer.as_mut_ptr();
+    tile.c_row = PANEL;
+    // SAFETY: as above, with the buffer for C; no tile is higher than 12 rows.
+    unsafe { microkernel::run(level, shape, tile) };
+    for r in 0..height {
+        let to = (at + r) * n + p * PANEL;
+        c[to..to + width].copy_from_slice(&buffer[r * PANEL..r * PANEL + width]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::level::{level, mul_add};
+
+    fn numbers(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    fn product(level: Level, a: Matrix<'_>, b: Matrix<'_>, init: Init<'_>) -> Vec<f32> {
+        let mut c = vec![f32::NAN; a.rows * b.cols];
+        gemm(level, a, &Panels::new(b, a.rows), init, &mut c, |_| {});
+        c
+    }
+
+    /// The definition: one accumulator per element, ascending k.
+    fn naive<const FMA: bool>(a: Matrix<'_>, b: Matrix<'_>, bias: &[f32]) -> Vec<f32> {
+        let at = |m: Matrix<'_>, i: usize, j: usize| m.data[i * m.row_stride + j * m.col_stride];
+        (0..a.rows * b.cols)
+            .map(|e| {
+                let (i, j) = (e / b.cols, e % b.cols);
+                (0..a.cols).fold(bias[j], |c, k| mul_add::<FMA>(at(a, i, k), at(b, k, j), c))
+            })
+            .collect()
+    }
+
+    const SHAPES: [(usize, usize, usize); 12] = [
+        (1, 1, 1),
+        (1, 64, 64),
+        (2, 5, 33),
+        (3, 7, 16),
+        (5, 4, 70),
+        (6, 16, 17),
+        (12, 3, 2),
+        (31, 130, 40),
+        (47, 64, 64),
+        (64, 4, 1),
+        (65, 70, 100),
+        (101, 0, 9),
+    ];
+
+    #[test]
+    fn every_element_has_the_bits_of_its_definition_in_all_three_layouts() {
+        for (m, k, n) in SHAPES {
+            let (x, w, bias) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3));
+            let layouts = [
+                (Matrix::new(&x, m, k), Matrix::new(&w, k, n)),
+                (Matrix::new(&x, m, k), Matrix::new(&w, n, k).t()),
+                (Matrix::new(&x, k, m).t(), Matrix::new(&w, k, n)),
+            ];
+            for (a, b) in layouts {
+                let expected = naive::<false>(a, b, &bias);
+                assert_eq!(product(Level::Portable, a, b, Init::Row(&bias)), expected, "{m} {k} {n}");
+                if level() != Level::Portable {
+                    let expected = naive::<true>(a, b, &bias);
+                    assert_eq!(product(level(), a, b, Init::Row(&bias)), expected, "{m} {k} {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_without_a_bias_start_from_zero() {
+        let (x, w) = (numbers(14, 1), numbers(63, 2));
+        let (a, b) = (Matrix::new(&x, 2, 7), Matrix::new(&w, 7, 9));
+        assert_eq!(product(level(), a, b, Init::Zero), product(level(), a, b, Init::Row(&[0.0; 9])));
+    }
+
+    #[test]
+    fn every_finished_row_is_handed_on_once() {
+        let (x, w) = (numbers(100 * 3, 1), numbers(3 * 5, 2));
+        let mut c = vec![0.0; 100 * 5];
+        let b = Panels::new(Matrix::new(&w, 3, 5), 100);
+        gemm(level(), Matrix::new(&x, 100, 3), &b, Init::Zero, &mut c, |rows| {
+            rows.iter_mut().for_each(|y| *y += 10.0);
+        });
+        let plain = product(level(), Matrix::new(&x, 100, 3), Matrix::new(&w, 3, 5), Init::Zero);
+        assert!(c.iter().zip(plain).all(|(&c, p)| c == p + 10.0));
+    }
+}
