@@ -1,5 +1,12 @@
-//! Optimizers and global-norm clipping.
+//! Optimizers, global-norm clipping and the parameters as named data.
+//!
+//! [`AdamW`] steps a whole module in one walk; [`export`] and [`import`] turn a module's parameters
+//! into [`NamedTensor`]s and back, bit for bit.
 
+mod adamw;
 mod config;
+mod parameters;
 
+pub use adamw::{AdamW, Step};
 pub use config::OptimizerConfig;
+pub use parameters::{NamedTensor, ParameterError, count, export, import};

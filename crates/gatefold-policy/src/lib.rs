@@ -1,5 +1,20 @@
 //! The composition: encoder, graph attention, router, experts and critic.
+//!
+//! [`ActorCritic`] is one module for the full method and its baselines; [`PolicyConfig`] says which.
+//! [`Choice::rows`] draws actions on the host from the logits it returns.
 
+mod actor_critic;
+mod choice;
 mod config;
+mod experts;
+mod mlp;
+mod observation;
+mod scaling;
 
+pub use actor_critic::{ActorCritic, Evaluation};
+pub use choice::{Choice, ChoiceError, Pick};
 pub use config::{Architecture, Nonlinearity, PolicyConfig, PolicyError};
+pub use experts::Experts;
+pub use mlp::Mlp;
+pub use observation::Observation;
+pub use scaling::ObservationScaling;
