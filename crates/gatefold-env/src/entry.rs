@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
+use crate::clones::type_name;
 use crate::{Batch, BatchEnv, EnvError, Environment};
 
 /// What a batch of environments is built from.
@@ -55,10 +56,10 @@ impl EnvEntry {
 }
 
 fn build<E: Environment>(params: &Params) -> Result<Box<dyn BatchEnv>, EnvError> {
-    let env = std::any::type_name::<E>().rsplit("::").next().unwrap_or_default().to_lowercase();
-    let config: E::Config = toml::Value::Table(params.options.clone())
-        .try_into()
-        .map_err(|e: toml::de::Error| EnvError::Options { env, reason: e.message().to_string() })?;
+    let config: E::Config =
+        toml::Value::Table(params.options.clone()).try_into().map_err(|e: toml::de::Error| {
+            EnvError::Options { env: type_name::<E>(), reason: e.message().to_string() }
+        })?;
     Ok(Box::new(Batch::<E>::new(&config, params.num_envs, params.seed)?))
 }
 

@@ -5,17 +5,22 @@
 //! caller's buffers. There are no tensors here.
 
 mod batch;
+mod clones;
 mod entry;
 mod environment;
 mod error;
 mod observation;
+mod single;
+mod slot;
 mod spec;
 mod stream;
 
-pub use batch::{Batch, BatchEnv, Episode, StepResults};
+pub use batch::{BatchEnv, Episode, StepResults};
+pub use clones::Batch;
 pub use entry::{EnvEntry, NoOptions, Params};
 pub use environment::{Action, Environment, EpisodeEnd, Transition};
 pub use error::EnvError;
 pub use observation::{ObservationBatch, ObservationBatchMut, ObservationView};
+pub use single::Single;
 pub use spec::{ActionSpace, EnvSpec};
 pub use stream::{Purpose, StreamRng, stream};

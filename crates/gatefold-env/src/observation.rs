@@ -13,6 +13,11 @@ pub struct ObservationView<'a> {
     pub mask: &'a mut [bool],
 }
 
+// N rows, F features, V graph nodes, A actions
+
+/// Lengths of one row in each buffer: features, activations, mask.
+type Widths = [usize; 3];
+
 /// An owned batch of observations, row-major: `[N, F]`, `[N, V]`, `[N, A]`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ObservationBatch {
@@ -23,16 +28,19 @@ pub struct ObservationBatch {
     /// Allowed actions `[N, A]`.
     pub mask: Vec<bool>,
     rows: usize,
+    widths: Widths,
 }
 
 impl ObservationBatch {
     /// `rows` zeroed observations of `spec`, everything allowed.
     pub fn new(spec: &EnvSpec, rows: usize) -> Self {
+        let widths = [spec.num_features, spec.num_nodes(), spec.num_actions()];
         Self {
-            features: vec![0.0; rows * spec.num_features],
-            activations: vec![0.0; rows * spec.num_nodes()],
-            mask: vec![true; rows * spec.num_actions()],
+            features: vec![0.0; rows * widths[0]],
+            activations: vec![0.0; rows * widths[1]],
+            mask: vec![true; rows * widths[2]],
             rows,
+            widths,
         }
     }
 
@@ -49,15 +57,13 @@ impl ObservationBatch {
     /// Rows `start..start + count` for writing.
     pub fn rows_mut(&mut self, start: usize, count: usize) -> ObservationBatchMut<'_> {
         assert!(start + count <= self.rows, "rows {start}..{} of {}", start + count, self.rows);
-        fn part<T>(all: &mut [T], rows: usize, start: usize, count: usize) -> &mut [T] {
-            let width = all.len() / rows.max(1);
-            &mut all[start * width..(start + count) * width]
-        }
+        let [features, activations, mask] = self.widths.map(|width| start * width..(start + count) * width);
         ObservationBatchMut {
-            features: part(&mut self.features, self.rows, start, count),
-            activations: part(&mut self.activations, self.rows, start, count),
-            mask: part(&mut self.mask, self.rows, start, count),
+            features: &mut self.features[features],
+            activations: &mut self.activations[activations],
+            mask: &mut self.mask[mask],
             rows: count,
+            widths: self.widths,
         }
     }
 }
@@ -72,6 +78,7 @@ pub struct ObservationBatchMut<'a> {
     /// Allowed actions `[N, A]`.
     pub mask: &'a mut [bool],
     rows: usize,
+    widths: Widths,
 }
 
 impl<'a> ObservationBatchMut<'a> {
@@ -87,36 +94,44 @@ impl<'a> ObservationBatchMut<'a> {
             activations: self.activations,
             mask: self.mask,
             rows: self.rows,
+            widths: self.widths,
         }
     }
 
     /// Splits after `count` rows.
     pub fn split_at(self, count: usize) -> (Self, Self) {
-        fn cut<T>(all: &mut [T], rows: usize, count: usize) -> (&mut [T], &mut [T]) {
-            let width = all.len() / rows.max(1);
-            all.split_at_mut(count * width)
-        }
-        let (f0, f1) = cut(self.features, self.rows, count);
-        let (a0, a1) = cut(self.activations, self.rows, count);
-        let (m0, m1) = cut(self.mask, self.rows, count);
+        let widths = self.widths;
+        let [f, v, a] = widths.map(|width| count * width);
+        let (f0, f1) = self.features.split_at_mut(f);
+        let (v0, v1) = self.activations.split_at_mut(v);
+        let (a0, a1) = self.mask.split_at_mut(a);
         (
-            Self { features: f0, activations: a0, mask: m0, rows: count },
-            Self { features: f1, activations: a1, mask: m1, rows: self.rows - count },
+            Self { features: f0, activations: v0, mask: a0, rows: count, widths },
+            Self { features: f1, activations: v1, mask: a1, rows: self.rows - count, widths },
         )
     }
 
     /// Row `index`, with its mask set to all true.
     pub fn row(&mut self, index: usize) -> ObservationView<'_> {
-        fn at<T>(all: &mut [T], rows: usize, index: usize) -> &mut [T] {
-            let width = all.len() / rows.max(1);
-            &mut all[index * width..(index + 1) * width]
-        }
-        let mask = at(self.mask, self.rows, index);
+        let [f, v, a] = self.widths.map(|width| index * width..(index + 1) * width);
+        let mask = &mut self.mask[a];
         mask.fill(true);
-        ObservationView {
-            features: at(self.features, self.rows, index),
-            activations: at(self.activations, self.rows, index),
-            mask,
-        }
+        ObservationView { features: &mut self.features[f], activations: &mut self.activations[v], mask }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_splits_of_a_batch_are_the_same_memory() {
+        let mut batch = ObservationBatch::new(&EnvSpec::new(2, 3), 4);
+        batch.mask.fill(false);
+        let (_, mut right) = batch.rows_mut(1, 3).split_at(1);
+        right.row(1).features.fill(7.0);
+        assert_eq!(batch.features, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 7.0, 7.0]);
+        assert_eq!(batch.mask.iter().map(|&m| u8::from(m)).sum::<u8>(), 3);
+        assert_eq!(batch.mask[9..], [true; 3]);
     }
 }

@@ -48,6 +48,12 @@ impl EnvSpec {
         }
     }
 
+    /// Whether buffers, limits and state of the two are of one size; graphs are compared by size.
+    pub fn same_sizes(&self, other: &Self) -> bool {
+        let sizes = |spec: &Self| (spec.num_features, spec.actions, spec.masked, spec.max_episode_steps);
+        sizes(self) == sizes(other) && self.num_nodes() == other.num_nodes()
+    }
+
     /// Number of graph nodes, 0 without a graph.
     pub fn num_nodes(&self) -> usize {
         self.graph.as_ref().map_or(0, |g| g.num_nodes())

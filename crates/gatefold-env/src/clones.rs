@@ -1,0 +1,169 @@
+//! The generic batch: clones of one [`Environment`], each with a stream of its own.
+
+use std::time::Instant;
+
+use crate::slot::{Run, Slot};
+use crate::{
+    Action, BatchEnv, EnvError, EnvSpec, Environment, Episode, ObservationBatchMut, Purpose, Single,
+    StepResults, StreamRng, stream,
+};
+
+/// Work worth a thread of its own, in nanoseconds: handing it over costs about 10 microseconds.
+const PIECE_NANOS: u64 = 30_000;
+/// The cost of a step is measured on this many environments ...
+const MEASURED: usize = 8;
+/// ... once in this many batched steps.
+const MEASURE_EVERY: u32 = 256;
+
+/// The generic batch: `num_envs` clones of one environment, each with a stream of its own.
+///
+/// Heavy environments are spread over rayon's threads, light ones are not worth it; which they are
+/// is measured now and then. Each environment draws from its own stream and nothing is summed over
+/// environments, so the split decides only who computes, never what.
+pub struct Batch<E> {
+    spec: EnvSpec,
+    slots: Vec<Slot<E>>,
+    /// Environments that one thread takes at least, from the last measurement.
+    piece: usize,
+    steps_until_measured: u32,
+}
+
+impl<E: Environment> Batch<E> {
+    /// `num_envs` environments of one configuration; environment `i` draws from stream `i` of `seed`.
+    pub fn new(config: &E::Config, num_envs: usize, seed: u64) -> Result<Self, EnvError> {
+        if num_envs == 0 {
+            return Err(EnvError::Option {
+                key: "num_envs".to_string(),
+                value: "0".to_string(),
+                expected: "need at least 1".to_string(),
+            });
+        }
+        let env = E::new(config)?;
+        let spec = env.spec();
+        let slots = (0..num_envs)
+            .map(|i| Slot {
+                env: env.clone(),
+                rng: stream(seed, Purpose::Environment, i as u64),
+                episode_return: 0.0,
+                length: 0,
+                score: 0.0,
+                finished: None,
+            })
+            .collect();
+        Ok(Self { spec, slots, piece: usize::MAX, steps_until_measured: 0 })
+    }
+
+    fn state_error(&self, reason: String) -> EnvError {
+        EnvError::State { env: type_name::<E>(), reason }
+    }
+
+    /// Environment `index`, for tests and studies that look inside.
+    pub fn env(&self, index: usize) -> &E {
+        &self.slots[index].env
+    }
+}
+
+/// What messages and saved states call the environment `E`.
+pub(crate) fn type_name<E>() -> String {
+    std::any::type_name::<E>().rsplit("::").next().unwrap_or_default().to_lowercase()
+}
+
+impl<E: Environment> BatchEnv for Batch<E> {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+
+    fn num_envs(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn reset(&mut self, mut observations: ObservationBatchMut<'_>) -> Result<(), EnvError> {
+        for (i, slot) in self.slots.iter_mut().enumerate() {
+            slot.reset();
+            slot.env.observe(&mut observations.row(i));
+        }
+        Ok(())
+    }
+
+    fn observe(&self, mut observations: ObservationBatchMut<'_>) -> Result<(), EnvError> {
+        for (i, slot) in self.slots.iter().enumerate() {
+            slot.env.observe(&mut observations.row(i));
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        actions: &[Action],
+        observations: ObservationBatchMut<'_>,
+        results: &mut StepResults,
+    ) -> Result<(), EnvError> {
+        assert_eq!(actions.len(), self.slots.len(), "one action per environment");
+        let limit = self.spec.max_episode_steps;
+        results.finished.clear();
+        let StepResults { rewards, ends, finals, finished } = results;
+        let slots = &mut self.slots[..];
+        let mut run = Run { slots, actions, observations, rewards, ends, finals: finals.as_mut() };
+        if self.steps_until_measured == 0 {
+            self.steps_until_measured = MEASURE_EVERY;
+            let measured = MEASURED.min(run.slots.len());
+            let (first, rest) = run.split_at(measured);
+            let start = Instant::now();
+            first.step(limit, usize::MAX);
+            let nanos = start.elapsed().as_nanos() as u64 / measured as u64;
+            self.piece = (PIECE_NANOS / nanos.max(1)).max(1) as usize;
+            run = rest;
+        }
+        self.steps_until_measured -= 1;
+        run.step(limit, self.piece);
+        for (env, end) in results.ends.iter().enumerate() {
+            if let Some(end) = *end {
+                let (episode_return, score, length) =
+                    self.slots[env].finished.take().expect("an end in this step leaves its statistics");
+                finished.push(Episode { env, episode_return, score, length, end });
+            }
+        }
+        Ok(())
+    }
+    fn save(&self) -> Result<Vec<u8>, EnvError> {
+        rmp_serde::to_vec(&(type_name::<E>(), &self.slots)).map_err(|e| self.state_error(e.to_string()))
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<(), EnvError> {
+        let mut unread = state;
+        let (env, slots): (String, Vec<Slot<E>>) =
+            rmp_serde::from_read(&mut unread).map_err(|e| self.state_error(e.to_string()))?;
+        let fault = if env != type_name::<E>() {
+            format!("was saved by `{env}`")
+        } else if !unread.is_empty() {
+            format!("{} bytes too long", unread.len())
+        } else if slots.len() != self.slots.len() {
+            format!("holds {} environments, this run has {}", slots.len(), self.slots.len())
+        } else if slots.iter().any(|slot| !slot.env.spec().same_sizes(&self.spec)) {
+            "was saved with options that give other sizes".to_string()
+        } else {
+            self.slots = slots;
+            return Ok(());
+        };
+        Err(self.state_error(fault))
+    }
+
+    fn scripted(&self, rng: &mut StreamRng, actions: &mut [Action]) -> bool {
+        self.slots.iter().zip(actions).all(|(slot, action)| match slot.env.scripted(rng) {
+            Some(choice) => {
+                *action = choice;
+                true
+            }
+            None => false,
+        })
+    }
+
+    fn render(&self, index: usize) -> Option<String> {
+        self.slots[index].env.render()
+    }
+
+    fn single(&self, index: usize) -> Option<Single> {
+        let slot = &self.slots[index];
+        Some(Single::new(slot.env.clone(), slot.rng.clone()))
+    }
+}
