@@ -13,7 +13,7 @@ const PIECE_NANOS: u64 = 30_000;
 /// The cost of a step is measured on this many environments ...
 const MEASURED: usize = 8;
 /// ... once in this many batched steps.
-const MEASURE_EVERY: u32 = 256;
+const MEASURE_EVERY: u32 = 16;
 
 /// The generic batch: `num_envs` clones of one environment, each with a stream of its own.
 ///
@@ -23,8 +23,8 @@ const MEASURE_EVERY: u32 = 256;
 pub struct Batch<E> {
     spec: EnvSpec,
     slots: Vec<Slot<E>>,
-    /// Environments that one thread takes at least, from the last measurement.
-    piece: usize,
+    /// Cost of one environment's step in nanoseconds, as measured.
+    step_nanos: u64,
     steps_until_measured: u32,
 }
 
@@ -50,7 +50,7 @@ impl<E: Environment> Batch<E> {
                 finished: None,
             })
             .collect();
-        Ok(Self { spec, slots, piece: usize::MAX, steps_until_measured: 0 })
+        Ok(Self { spec, slots, step_nanos: 32, steps_until_measured: 0 })
     }
 
     fn state_error(&self, reason: String) -> EnvError {
@@ -111,11 +111,12 @@ impl<E: Environment> BatchEnv for Batch<E> {
             let start = Instant::now();
             first.step(limit, usize::MAX);
             let nanos = start.elapsed().as_nanos() as u64 / measured as u64;
-            self.piece = (PIECE_NANOS / nanos.max(1)).max(1) as usize;
+            // At most doubled: a measurement that was interrupted must not decide the next steps.
+            self.step_nanos = nanos.clamp(1, 2 * self.step_nanos);
             run = rest;
         }
         self.steps_until_measured -= 1;
-        run.step(limit, self.piece);
+        run.step(limit, (PIECE_NANOS / self.step_nanos).max(1) as usize);
         for (env, end) in results.ends.iter().enumerate() {
             if let Some(end) = *end {
                 let (episode_return, score, length) =
