@@ -61,6 +61,8 @@ names! {
     LOSSES_LOAD_BALANCE = "losses/load_balance";
     /// Mean diversity loss, before its coefficient.
     LOSSES_DIVERSITY = "losses/diversity";
+    /// Mean entropy of the gates in the update, in nats, before its signed coefficient.
+    LOSSES_GATE_ENTROPY = "losses/gate_entropy";
 
     /// Phase of the curriculum: 0 warmup, 1 transition, 2 fine-tune.
     CURRICULUM_PHASE = "curriculum/phase";
