@@ -1,1 +1,30 @@
 //! The experiment runner: configuration, the loop, checkpoints, reports.
+//!
+//! [`layers::load`] turns an experiment file into an [`ExperimentConfig`], [`run_dir::RunDir`] is the
+//! folder a run writes into, [`checkpoint::CheckpointStore`] saves and finds states as transactions,
+//! and [`events::Reporter`] is told what happens. Nothing here prints.
+
+pub mod checkpoint;
+mod config;
+mod error;
+pub mod events;
+pub mod layers;
+mod metrics_log;
+mod options;
+mod overrides;
+mod presets;
+mod resume_keys;
+pub mod run_dir;
+mod schema;
+mod signals;
+mod source_text;
+mod summary;
+
+pub use config::{EnvConfig, EvalConfig, ExperimentConfig, RunConfig};
+pub use error::{ConfigError, RunError};
+pub use metrics_log::MetricsLog;
+pub use options::{Device, RunOptions};
+pub use presets::Preset;
+pub use resume_keys::{CHANGEABLE, check_resumable, config_hash};
+pub use signals::Stop;
+pub use summary::Summary;

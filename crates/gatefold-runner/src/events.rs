@@ -1,0 +1,120 @@
+//! What a run tells while it goes on. The loop pushes, a [`Reporter`] shows; nothing here prints.
+
+use std::path::PathBuf;
+
+use crate::summary::Summary;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The run is about to take its first step.
+    Started {
+        /// The folder with configuration, metrics, checkpoints and summary.
+        run_dir: PathBuf,
+        /// The environment.
+        env: String,
+        /// Environment steps already taken: 0 unless resumed.
+        step: u64,
+        /// Environment steps in all.
+        total_steps: u64,
+        /// Trainable parameters.
+        params: usize,
+        /// `cpu` or `cuda`.
+        device: &'static str,
+        /// Worker threads.
+        threads: usize,
+    },
+    /// An iteration has ended.
+    Iteration(Progress),
+    /// A checkpoint is on disk.
+    CheckpointSaved {
+        /// Where.
+        path: PathBuf,
+        /// Environment steps it holds.
+        step: u64,
+        /// Whether its evaluation is the best so far.
+        best: bool,
+    },
+    /// The policy has been evaluated on held-out seeds.
+    Evaluated {
+        /// Environment steps taken in training.
+        step: u64,
+        /// What it reached.
+        evaluation: Evaluation,
+    },
+    /// Something that the user should know and that does not end the run.
+    Warning(String),
+    /// The run has ended.
+    Finished {
+        /// The folder with configuration, metrics, checkpoints and summary.
+        run_dir: PathBuf,
+        /// Whether a signal ended it before its last step; `resume` goes on from there.
+        interrupted: bool,
+        /// What was reached.
+        summary: Summary,
+    },
+}
+
+/// Where a run stands after an iteration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Environment steps taken.
+    pub step: u64,
+    /// Environment steps in all.
+    pub total_steps: u64,
+    /// Environment steps per second, lately.
+    pub steps_per_second: f64,
+    /// Phase of the curriculum.
+    pub phase: String,
+    /// Temperature of the router.
+    pub temperature: f32,
+    /// Mean raw return of the last 100 episodes, once one has ended.
+    pub return_mean: Option<f64>,
+    /// Mean score of the last 100 episodes, once one has ended.
+    pub score_mean: Option<f64>,
+    /// Mean entropy of the gates in nats; `None` without a router.
+    pub gate_entropy: Option<f64>,
+    /// Seconds to the end at this speed.
+    pub eta_s: f64,
+}
+
+/// Means over finished episodes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EpisodeMeans {
+    /// Mean raw return.
+    pub return_mean: f64,
+    /// Mean score: the last in-game score of each episode.
+    pub score_mean: f64,
+    /// Mean length in steps.
+    pub length_mean: f64,
+}
+
+/// An evaluation on held-out seeds, beside what needs no learning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// The policy.
+    pub policy: EpisodeMeans,
+    /// Episodes played by each.
+    pub episodes: usize,
+    /// A random policy on the same seeds, if it was played.
+    pub random: Option<EpisodeMeans>,
+    /// The environment's scripted policy on the same seeds, if it has one and it was played.
+    pub scripted: Option<EpisodeMeans>,
+}
+
+/// Shows what a run tells.
+pub trait Reporter {
+    /// Takes notice of one event. Must not fail: a run does not end because nobody could watch it.
+    fn event(&mut self, event: &Event);
+}
+
+/// Shows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Reporter for Silent {
+    fn event(&mut self, _event: &Event) {}
+}

@@ -1,0 +1,36 @@
+//! Named settings that a file can start from.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A set of settings between the defaults and the file's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// CleanRL's ppo.py: 4 environments x 128 steps, separate 2x64 tanh nets, learning rate to 0.
+    Cleanrl,
+    /// Stable-Baselines3's constants: 8 environments x 256 steps, minibatch 64, 10 epochs.
+    Sb3Fast,
+}
+
+impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 2] = [Self::Cleanrl, Self::Sb3Fast];
+
+    /// The name that a file writes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cleanrl => "cleanrl",
+            Self::Sb3Fast => "sb3-fast",
+        }
+    }
+
+    /// The settings.
+    pub(crate) fn table(self) -> toml::Table {
+        let text = match self {
+            Self::Cleanrl => include_str!("presets/cleanrl.toml"),
+            Self::Sb3Fast => include_str!("presets/sb3-fast.toml"),
+        };
+        text.parse().expect("the presets in the binary are TOML; a test parses them")
+    }
+}
