@@ -6,6 +6,7 @@
 
 mod batch;
 mod clones;
+pub mod conformance;
 mod entry;
 mod environment;
 mod error;
