@@ -17,19 +17,9 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use find::FOLDER;
 pub use find::{Best, Found, Verdict, best, hash, latest, list, load, open, verify};
+pub use gatefold_optim::NamedTensor;
 pub use store::CheckpointStore;
 pub(crate) use transaction::write_file;
-
-/// A learned tensor by the path of its parameter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedTensor {
-    /// Path of the parameter, such as `router.layer0.weight`.
-    pub path: String,
-    /// Sizes.
-    pub shape: Vec<usize>,
-    /// Values, last dimension fastest.
-    pub data: Vec<f32>,
-}
 
 /// What a checkpoint says about itself. None of it is part of its hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

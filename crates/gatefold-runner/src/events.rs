@@ -106,7 +106,7 @@ pub struct Evaluation {
 }
 
 /// Shows what a run tells.
-pub trait Reporter {
+pub trait Reporter: Send {
     /// Takes notice of one event. Must not fail: a run does not end because nobody could watch it.
     fn event(&mut self, event: &Event);
 }

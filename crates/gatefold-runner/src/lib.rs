@@ -4,10 +4,14 @@
 //! folder a run writes into, [`checkpoint::CheckpointStore`] saves and finds states as transactions,
 //! and [`events::Reporter`] is told what happens. Nothing here prints.
 
+mod assembly;
+mod bench;
 pub mod checkpoint;
 mod config;
 mod error;
+mod evaluate;
 pub mod events;
+mod experiment;
 pub mod layers;
 mod metrics_log;
 mod options;
@@ -18,10 +22,14 @@ pub mod run_dir;
 mod schema;
 mod signals;
 mod source_text;
+mod state;
 mod summary;
 
+pub use bench::{BenchResult, bench_ppo};
 pub use config::{EnvConfig, EvalConfig, ExperimentConfig, RunConfig};
 pub use error::{ConfigError, RunError};
+pub use evaluate::evaluate;
+pub use experiment::{resume, train};
 pub use metrics_log::MetricsLog;
 pub use options::{Device, RunOptions};
 pub use presets::Preset;

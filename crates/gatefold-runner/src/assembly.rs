@@ -1,0 +1,113 @@
+//! From a configuration to the parts of a run.
+
+use gatefold_curriculum::Curriculum;
+use gatefold_env::{BatchEnv, EnvEntry, Params, Purpose, stream};
+use gatefold_ops::OpsAutodiffBackend;
+use gatefold_optim::AdamW;
+use gatefold_policy::{ActorCritic, ObservationScaling};
+use gatefold_ppo::{Collector, Learner, RewardScaler};
+
+use crate::{ExperimentConfig, RunError, RunOptions, layers};
+
+/// The parts of a run, new.
+pub(crate) struct Parts<B: OpsAutodiffBackend> {
+    /// Taken out during an update, which changes its tensors in place.
+    pub(crate) policy: Option<ActorCritic<B>>,
+    pub(crate) optimizer: AdamW<B::InnerBackend>,
+    pub(crate) collector: Collector,
+    pub(crate) rewards: RewardScaler,
+    pub(crate) curriculum: Curriculum,
+    pub(crate) learner: Learner,
+}
+
+impl<B: OpsAutodiffBackend> Parts<B> {
+    /// Builds every part, drawing the initial weights from the run's seed.
+    pub(crate) fn new(
+        config: &ExperimentConfig,
+        entries: &[EnvEntry],
+        device: &B::Device,
+    ) -> Result<Self, RunError> {
+        let num_envs = config.run.num_envs;
+        let envs = build_envs(config, entries, num_envs, config.run.seed)?;
+        let spec = envs.spec().clone();
+        if let Some(graph) = &spec.graph {
+            graph.validate().map_err(gatefold_env::EnvError::from)?;
+        }
+        let mut rng = stream(config.run.seed, Purpose::Initialisation, 0);
+        let policy = ActorCritic::<B>::new(&config.policy, &spec, &mut rng, device)
+            .map_err(|e| RunError::Stopped(e.to_string()))?;
+        let optimizer = AdamW::new::<B, _>(config.optimizer.clone(), &policy);
+        let policy = Some(policy);
+        let scaling =
+            config.policy.normalize_observations.then(|| ObservationScaling::new(spec.num_features));
+        let curriculum = Curriculum::new(config.curriculum.clone(), config.ppo.minibatch)
+            .map_err(|e| RunError::Stopped(e.to_string()))?;
+        Ok(Self {
+            policy,
+            optimizer,
+            collector: Collector::new(envs, config.ppo.num_steps, scaling),
+            rewards: RewardScaler::new(config.reward.clone(), num_envs),
+            curriculum,
+            learner: Learner { ppo: config.ppo.clone(), losses: config.losses.clone(), spec },
+        })
+    }
+
+    /// The policy, between updates.
+    pub(crate) fn policy(&self) -> &ActorCritic<B> {
+        self.policy.as_ref().expect("the policy is back after every update")
+    }
+}
+
+/// A batch of the configured environment.
+pub(crate) fn build_envs(
+    config: &ExperimentConfig,
+    entries: &[EnvEntry],
+    num_envs: usize,
+    seed: u64,
+) -> Result<Box<dyn BatchEnv>, RunError> {
+    let entry = layers::find_environment(&config.env.name, entries)?;
+    let params = Params { num_envs, seed, options: config.env.options.clone() };
+    Ok((entry.build)(&params)?)
+}
+
+/// Calls `$run::<Backend>(device, ...)` for the chosen device. The only place that names a backend.
+macro_rules! on_device {
+    ($device:expr, |$place:ident : $backend:ident| $body:expr) => {{
+        match $device {
+            $crate::Device::Cpu => {
+                type $backend = burn::backend::Autodiff<burn::backend::Flex>;
+                let $place = Default::default();
+                $body
+            }
+            #[cfg(feature = "cuda")]
+            $crate::Device::Cuda => {
+                type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
+                $crate::assembly::require_cuda()?;
+                let $place = Default::default();
+                $body
+            }
+            #[cfg(not(feature = "cuda"))]
+            $crate::Device::Cuda => Err($crate::RunError::Device {
+                device: "cuda",
+                reason: "this build has no CUDA; build with `--features cuda`, or use --device cpu"
+                    .to_string(),
+            }),
+        }
+    }};
+}
+pub(crate) use on_device;
+
+#[cfg(feature = "cuda")]
+pub(crate) fn require_cuda() -> Result<(), RunError> {
+    gatefold_ops::cuda::available().map_err(|reason| RunError::Device { device: "cuda", reason })
+}
+
+/// Runs `body` on a pool of `options.threads` threads; results do not depend on their number.
+pub(crate) fn on_threads<T: Send>(
+    options: &RunOptions,
+    body: impl FnOnce() -> Result<T, RunError> + Send,
+) -> Result<T, RunError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.max(1)).build();
+    let pool = pool.map_err(|e| RunError::Stopped(format!("--threads {}: {e}", options.threads)))?;
+    pool.install(body)
+}

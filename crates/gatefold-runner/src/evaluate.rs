@@ -1,0 +1,169 @@
+//! Playing episodes without learning: on held-out seeds, beside what needs no learning.
+
+use std::path::Path;
+
+use burn::module::AutodiffModule;
+use gatefold_curriculum::Plan;
+use gatefold_env::{
+    Action, BatchEnv, EnvEntry, Episode, ObservationBatch, Purpose, StepResults, StreamRng, stream,
+};
+use gatefold_ops::OpsBackend;
+use gatefold_policy::{ActorCritic, Choice, Observation, ObservationScaling, Pick};
+use rand::RngExt;
+
+use crate::assembly::{Parts, build_envs, on_device, on_threads};
+use crate::events::{EpisodeMeans, Evaluation};
+use crate::experiment::restore;
+use crate::{ExperimentConfig, RunError, RunOptions, checkpoint, layers};
+
+/// Steps after which an episode counts as endless.
+const LONGEST: u32 = 1_000_000;
+
+/// Who plays.
+pub(crate) enum Player<'a, B: OpsBackend> {
+    /// A policy under a plan, its observations scaled as in training.
+    Policy {
+        policy: &'a ActorCritic<B>,
+        plan: &'a Plan,
+        scaling: Option<&'a ObservationScaling>,
+        pick: Pick,
+        device: &'a B::Device,
+    },
+    /// Uniform over allowed actions.
+    Random,
+    /// The environment's scripted policy.
+    Scripted,
+}
+
+/// Plays `episodes` episodes, the first one of each environment of a batch, and returns them.
+///
+/// `None` if the player is the scripted policy and the environment has none. Taking the first
+/// episode of each environment counts long and short ones alike.
+pub(crate) fn play<B: OpsBackend>(
+    player: &Player<'_, B>,
+    envs: &mut dyn BatchEnv,
+    rng: &mut StreamRng,
+) -> Result<Option<Vec<Episode>>, RunError> {
+    let (spec, count) = (envs.spec().clone(), envs.num_envs());
+    let mut observations = ObservationBatch::new(&spec, count);
+    let mut results = StepResults::new(&spec, count);
+    let mut actions = vec![Action::Discrete(0); count];
+    let mut choices = Vec::with_capacity(count);
+    let mut first: Vec<Option<Episode>> = vec![None; count];
+    envs.reset(observations.as_mut())?;
+    for _ in 0..LONGEST {
+        match player {
+            Player::Policy { policy, plan, scaling, pick, device } => {
+                if let Some(scaling) = scaling {
+                    scaling.apply(&mut observations.features);
+                }
+                let observation = Observation::from_rows(
+                    &spec,
+                    count,
+                    observations.features.clone(),
+                    observations.activations.clone(),
+                    &observations.mask,
+                    *device,
+                );
+                let logits = policy.act(&observation, plan.routing, plan.temperature).logits;
+                let logits: Vec<f32> =
+                    logits.into_data().convert::<f32>().into_vec().expect("logits are f32");
+                let mask = spec.masked.then_some(observations.mask.as_slice());
+                Choice::rows(&logits, mask, spec.num_actions(), *pick, rng, &mut choices)
+                    .map_err(|e| RunError::Stopped(format!("evaluation: {e}")))?;
+                actions.iter_mut().zip(&choices).for_each(|(action, choice)| *action = choice.action);
+            }
+            Player::Random => {
+                for (action, mask) in actions.iter_mut().zip(observations.mask.chunks(spec.num_actions())) {
+                    *action = uniform(mask, rng);
+                }
+            }
+            Player::Scripted => {
+                if !envs.scripted(rng, &mut actions) {
+                    return Ok(None);
+                }
+            }
+        }
+        envs.step(&actions, observations.as_mut(), &mut results)?;
+        for episode in &results.finished {
+            first[episode.env].get_or_insert(*episode);
+        }
+        if first.iter().all(Option::is_some) {
+            return Ok(Some(first.into_iter().flatten().collect()));
+        }
+    }
+    Err(RunError::Stopped(format!(
+        "evaluation: an episode did not end within {LONGEST} steps; give the environment a time limit"
+    )))
+}
+
+fn uniform(mask: &[bool], rng: &mut StreamRng) -> Action {
+    let allowed = mask.iter().filter(|&&allowed| allowed).count();
+    let nth = rng.random_range(0..allowed.max(1));
+    let index =
+        mask.iter().enumerate().filter(|&(_, &allowed)| allowed).nth(nth).map_or(0, |(index, _)| index);
+    Action::Discrete(index)
+}
+
+fn means(episodes: &[Episode]) -> EpisodeMeans {
+    let mean = |of: fn(&Episode) -> f64| episodes.iter().map(of).sum::<f64>() / episodes.len() as f64;
+    EpisodeMeans {
+        return_mean: mean(|e| e.episode_return),
+        score_mean: mean(|e| e.score),
+        length_mean: mean(|e| f64::from(e.length)),
+    }
+}
+
+/// Evaluates a policy on the configuration's held-out seed; with `beside`, also the random and the
+/// scripted policy on the same environments.
+pub(crate) fn evaluate_policy<B: OpsBackend>(
+    player: &Player<'_, B>,
+    config: &ExperimentConfig,
+    entries: &[EnvEntry],
+    beside: bool,
+) -> Result<Evaluation, RunError> {
+    let (episodes, seed) = (config.eval.episodes, config.eval.seed);
+    let played = |player: &Player<'_, B>| -> Result<Option<EpisodeMeans>, RunError> {
+        let mut envs = build_envs(config, entries, episodes, seed)?;
+        let mut rng = stream(seed, Purpose::Evaluation, 0);
+        Ok(play(player, envs.as_mut(), &mut rng)?.map(|episodes| means(&episodes)))
+    };
+    let policy = played(player)?.expect("a policy plays in every environment");
+    let (random, scripted) =
+        if beside { (played(&Player::Random)?, played(&Player::Scripted)?) } else { (None, None) };
+    Ok(Evaluation { policy, episodes, random, scripted })
+}
+
+/// Evaluates the newest checkpoint of a run, or one checkpoint, on held-out seeds.
+pub fn evaluate(
+    path: &Path,
+    episodes: usize,
+    deterministic: bool,
+    options: &RunOptions,
+    entries: &[EnvEntry],
+) -> Result<Evaluation, RunError> {
+    let found = checkpoint::open(path)?;
+    let name = found.path.join("config.toml").display().to_string();
+    let mut config = layers::resolve(&name, &found.snapshot.config, &[], entries)?;
+    config.eval.episodes = episodes;
+    config.eval.deterministic |= deterministic;
+    on_threads(options, || {
+        on_device!(options.device, |device: B| {
+            let mut parts = Parts::<B>::new(&config, entries, &device)?;
+            let state = restore(&mut parts, &found)?;
+            let plan = parts.curriculum.plan(state.counters.progress(config.run.total_steps, &state.window));
+            let player = Player::Policy {
+                policy: &parts.policy().valid(),
+                plan: &plan,
+                scaling: parts.collector.scaling(),
+                pick: pick(&config),
+                device: &device,
+            };
+            evaluate_policy(&player, &config, entries, true)
+        })
+    })
+}
+
+pub(crate) fn pick(config: &ExperimentConfig) -> Pick {
+    if config.eval.deterministic { Pick::Mode } else { Pick::Sample }
+}

@@ -1,0 +1,460 @@
+//! THE loop: one experiment from its first step, or from a checkpoint, to its last.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use burn::module::AutodiffModule;
+use gatefold_curriculum::Plan;
+use gatefold_env::{EnvEntry, Purpose, stream};
+use gatefold_monitor::{Episode, EpisodeWindow, Metrics, names, plan_metrics};
+use gatefold_ops::OpsAutodiffBackend;
+use gatefold_optim as optim;
+use gatefold_policy::ActorCritic;
+use gatefold_ppo::Rollout;
+use gatefold_router::GateStatistics;
+
+use crate::assembly::{Parts, on_device, on_threads};
+use crate::checkpoint::{CheckpointStore, Found, Header, Snapshot};
+use crate::evaluate::{Player, evaluate_policy, pick};
+use crate::events::{Evaluation, Event, Progress, Reporter};
+use crate::run_dir::{RunDir, read_config};
+use crate::state::{Counters, RunState, Target};
+use crate::{
+    ExperimentConfig, MetricsLog, RunError, RunOptions, Stop, Summary, check_resumable, config_hash, layers,
+};
+
+/// Trains one experiment in a new run directory.
+pub fn train(
+    config: &ExperimentConfig,
+    options: &RunOptions,
+    entries: &[EnvEntry],
+    reporter: &mut dyn Reporter,
+) -> Result<Summary, RunError> {
+    on_threads(options, || {
+        on_device!(options.device, |device: B| {
+            let parts = Parts::<B>::new(config, entries, &device)?;
+            let run_dir = RunDir::create(config, options)?;
+            Experiment::new(config, options, entries, parts, run_dir, device)?.run(reporter)
+        })
+    })
+}
+
+/// Goes on with a run from its newest whole checkpoint, as if it had never stopped.
+pub fn resume(
+    run: &Path,
+    overrides: &[String],
+    options: &RunOptions,
+    entries: &[EnvEntry],
+    reporter: &mut dyn Reporter,
+) -> Result<Summary, RunError> {
+    let config = read_config(run, overrides, entries)?;
+    let run_dir = RunDir::open(run)?;
+    on_threads(options, || {
+        on_device!(options.device, |device: B| {
+            let parts = Parts::<B>::new(&config, entries, &device)?;
+            let mut experiment = Experiment::new(&config, options, entries, parts, run_dir, device)?;
+            experiment.go_back(reporter)?;
+            experiment.run(reporter)
+        })
+    })
+}
+
+/// Puts a checkpoint's parameters, moments and running state into freshly built parts.
+pub(crate) fn restore<B: OpsAutodiffBackend>(
+    parts: &mut Parts<B>,
+    found: &Found,
+) -> Result<RunState, RunError> {
+    let damaged = |reason: String| RunError::Damaged { path: found.path.clone(), reason };
+    let snapshot = &found.snapshot;
+    let policy = optim::import::<B, _>(parts.policy().clone(), &snapshot.policy);
+    parts.policy = Some(policy.map_err(|e| damaged(format!("policy: {e}")))?);
+    parts.optimizer.import(&snapshot.optimizer).map_err(|e| damaged(format!("optimizer: {e}")))?;
+    let state: RunState = snapshot.state().map_err(damaged)?;
+    parts.curriculum.restore(state.curriculum.clone());
+    parts.rewards = state.rewards.clone();
+    parts.collector.load(state.envs.as_deref(), state.scaling.clone())?;
+    Ok(state)
+}
+
+struct Experiment<'a, B: OpsAutodiffBackend> {
+    config: &'a ExperimentConfig,
+    options: &'a RunOptions,
+    entries: &'a [EnvEntry],
+    device: B::Device,
+    parts: Parts<B>,
+    run_dir: RunDir,
+    store: CheckpointStore,
+    counters: Counters,
+    window: EpisodeWindow,
+    target: Target,
+    clock: Clock,
+}
+
+/// Training time over all sittings of a run, and when the target was reached.
+struct Clock {
+    before: f64,
+    since: Instant,
+    seconds_to_target: Option<f64>,
+}
+
+impl Clock {
+    fn wall_s(&self) -> f64 {
+        self.before + self.since.elapsed().as_secs_f64()
+    }
+}
+
+impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
+    fn new(
+        config: &'a ExperimentConfig,
+        options: &'a RunOptions,
+        entries: &'a [EnvEntry],
+        parts: Parts<B>,
+        run_dir: RunDir,
+        device: B::Device,
+    ) -> Result<Self, RunError> {
+        let store = CheckpointStore::open(&run_dir.checkpoints(), config.run.keep_checkpoints)?;
+        Ok(Self {
+            target: Target::new(config.run.target_return, None),
+            config,
+            options,
+            entries,
+            device,
+            parts,
+            run_dir,
+            store,
+            counters: Counters::default(),
+            window: EpisodeWindow::default(),
+            clock: Clock { before: 0.0, since: Instant::now(), seconds_to_target: None },
+        })
+    }
+
+    /// Returns to the newest whole checkpoint of the run directory.
+    fn go_back(&mut self, reporter: &mut dyn Reporter) -> Result<(), RunError> {
+        let found = self.store.latest()?;
+        let header = &found.snapshot.header;
+        let name = found.path.join("config.toml").display().to_string();
+        let saved = layers::resolve(&name, &found.snapshot.config, &[], self.entries)?;
+        check_resumable(&found.path, &saved, self.config)?;
+        let state = restore(&mut self.parts, &found)?;
+        let mut warnings = found.warnings.clone();
+        warnings.extend(self.store.rewind(header.env_steps)?);
+        if header.simd_level != gatefold_ops::simd_level() {
+            warnings.push(format!(
+                "this run was computed with SIMD level {}, this machine has {}: it goes on, but not bit for bit",
+                header.simd_level,
+                gatefold_ops::simd_level()
+            ));
+        }
+        warnings.into_iter().for_each(|warning| reporter.event(&Event::Warning(warning)));
+        self.counters = state.counters;
+        self.window = state.window;
+        self.target = Target::new(self.config.run.target_return, state.reached);
+        self.clock.before = header.wall_s;
+        self.clock.seconds_to_target = header.seconds_to_target;
+        self.run_dir.write_config(self.config, self.options)
+    }
+
+    /// Runs to the last step, to the target if the run stops there, or to a signal.
+    fn run(mut self, reporter: &mut dyn Reporter) -> Result<Summary, RunError> {
+        let stop = Stop::on_signals();
+        let total_steps = self.config.run.total_steps;
+        let params = optim::count(self.parts.policy());
+        let mut log = MetricsLog::open(&self.run_dir.metrics(), self.counters.env_steps)?;
+        reporter.event(&Event::Started {
+            run_dir: self.run_dir.path().to_path_buf(),
+            env: self.config.env.name.clone(),
+            step: self.counters.env_steps,
+            total_steps,
+            params,
+            device: self.options.device.name(),
+            threads: self.options.threads,
+        });
+        self.clock.since = Instant::now();
+        if self.counters.iteration == 0 {
+            self.save(reporter)?;
+        }
+        let mut saved_at = self.counters.iteration;
+        let mut pace = Pace::new(self.counters.env_steps);
+        while self.counters.env_steps < total_steps && !stop.requested() && !self.done_at_target() {
+            let (plan, mut metrics) = self.iterate()?;
+            let wall_s = self.clock.wall_s();
+            metrics.set(names::TIME_TOTAL, wall_s);
+            metrics.set(names::TIME_STEPS_PER_SECOND, self.counters.env_steps as f64 / wall_s);
+
+            let every = self.config.eval.every;
+            let evaluation = (every > 0 && self.counters.iteration.is_multiple_of(every))
+                .then(|| self.evaluate(false))
+                .transpose()?;
+            if let Some(evaluation) = evaluation {
+                metrics.merge(evaluation_metrics(&evaluation));
+                reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
+            }
+            log.write(self.counters.env_steps, &json(&metrics))?;
+            if evaluation.is_some()
+                || self.counters.iteration.is_multiple_of(self.config.run.checkpoint_every)
+            {
+                self.save(reporter)?;
+                saved_at = self.counters.iteration;
+            }
+            if let Some(evaluation) = evaluation {
+                self.keep_best(&evaluation, reporter)?;
+            }
+            reporter.event(&Event::Iteration(self.progress(&plan, &metrics, &mut pace)));
+        }
+        if saved_at != self.counters.iteration {
+            self.save(reporter)?;
+        }
+        let wall_s = self.clock.wall_s();
+        let interrupted = stop.requested();
+        let evaluation = if interrupted { None } else { Some(self.evaluate(true)?) };
+        if let Some(evaluation) = evaluation {
+            self.keep_best(&evaluation, reporter)?;
+            reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
+        }
+        let summary = self.summary(wall_s, params, evaluation.as_ref());
+        self.run_dir.write_summary(&summary)?;
+        reporter.event(&Event::Finished {
+            run_dir: self.run_dir.path().to_path_buf(),
+            interrupted,
+            summary: summary.clone(),
+        });
+        Ok(summary)
+    }
+
+    /// One iteration: plan, collect, scale, advantages, update, count.
+    fn iterate(&mut self) -> Result<(Plan, Metrics), RunError> {
+        let (seed, iteration) = (self.config.run.seed, self.counters.iteration);
+        let ppo = &self.config.ppo;
+        let begun = Instant::now();
+        let plan =
+            self.parts.curriculum.plan(self.counters.progress(self.config.run.total_steps, &self.window));
+
+        let mut rng = stream(seed, Purpose::Actions, iteration);
+        let policy = self.parts.policy().valid();
+        let rollout = self.parts.collector.collect(&policy, &plan, &mut rng, &self.device);
+        let rollout = rollout.map_err(|e| self.misfortune(e.to_string()))?;
+        let mut metrics = self.take_in(&rollout);
+        metrics.merge(self.router_metrics(&policy, &rollout));
+        metrics.merge(plan_metrics(&plan));
+        drop(policy); // its tensors are the parameters, which the update changes in place
+        let rewards = self.parts.rewards.scale(rollout.rewards.view(), rollout.ends.view(), ppo.gamma);
+        metrics.set(names::REWARD_SCALE, self.parts.rewards.divisor());
+        let batch = rollout.into_batch(&rewards, ppo.gamma, ppo.gae_lambda);
+        let collected = begun.elapsed();
+
+        let mut rng = stream(seed, Purpose::Shuffle, iteration);
+        let updated = self.parts.learner.update(
+            self.parts.policy.take().expect("the policy is back after every update"),
+            &mut self.parts.optimizer,
+            &batch,
+            &plan,
+            &mut self.counters.optimizer_steps,
+            &mut rng,
+            &self.device,
+        );
+        let (policy, trained) = updated.map_err(|e| self.misfortune(e.to_string()))?;
+        self.parts.policy = Some(policy);
+        self.counters.iteration += 1;
+        metrics.merge(trained);
+        metrics.set(names::TIME_ITERATION, self.counters.iteration as f64);
+        metrics.set(names::TIME_ENV_STEPS, self.counters.env_steps as f64);
+        metrics.set(names::TIME_ROLLOUT, collected.as_secs_f64());
+        metrics.set(names::TIME_UPDATE, (begun.elapsed() - collected).as_secs_f64());
+        Ok((plan, metrics))
+    }
+
+    /// Counts the rollout's steps and episodes, in time order.
+    fn take_in(&mut self, rollout: &Rollout) -> Metrics {
+        let envs = rollout.num_envs() as u64;
+        let mut episodes = rollout.episodes.iter();
+        for ends in rollout.ends.rows() {
+            self.counters.env_steps += envs;
+            for _ in ends.iter().flatten() {
+                let episode = episodes.next().expect("every end finishes an episode");
+                self.window.push(Episode {
+                    total_return: episode.episode_return,
+                    score: episode.score,
+                    length: u64::from(episode.length),
+                });
+                self.target.observe(&self.window, self.counters.env_steps);
+            }
+        }
+        if self.target.reached().is_some() && self.clock.seconds_to_target.is_none() {
+            self.clock.seconds_to_target = Some(self.clock.wall_s());
+        }
+        self.window.metrics()
+    }
+
+    /// How the experts were used in the rollout, and how attention was spread at its start.
+    fn router_metrics(&self, policy: &ActorCritic<B::InnerBackend>, rollout: &Rollout) -> Metrics {
+        let mut metrics = Metrics::new();
+        if !rollout.gates.is_empty() {
+            let mut statistics = GateStatistics::new(policy.num_experts());
+            statistics.add(&rollout.gates);
+            let usage = statistics.usage().expect("a rollout has rows");
+            metrics.set(names::ROUTER_ENTROPY, usage.entropy);
+            metrics.set(names::ROUTER_USAGE_ENTROPY, usage.usage_entropy);
+            metrics.set(names::ROUTER_SPECIALISATION, usage.specialisation);
+            metrics.set(names::ROUTER_SUPPORT, usage.support);
+            for (expert, share) in self.config.policy.experts.iter().zip(usage.expert) {
+                metrics.set(names::usage(expert), share);
+            }
+        }
+        if let Some(encoder) = policy.graph_encoder() {
+            let width = self.parts.learner.spec.num_nodes();
+            let rows = rollout.num_envs().min(32);
+            let activations = rollout.observations.activations[..rows * width].to_vec();
+            let data = burn::tensor::TensorData::new(activations, [rows, width]);
+            let encoding = encoder.forward(burn::tensor::Tensor::from_data(data, &self.device));
+            let layers: Vec<f64> = encoder.attention_entropy(&encoding).into_iter().flatten().collect();
+            if !layers.is_empty() {
+                metrics.set(names::GAT_ATTENTION_ENTROPY, layers.iter().sum::<f64>() / layers.len() as f64);
+            }
+        }
+        metrics
+    }
+
+    fn done_at_target(&self) -> bool {
+        self.config.run.stop_at_target && self.target.reached().is_some()
+    }
+
+    /// A run that cannot go on, and what to do about it.
+    fn misfortune(&self, what: String) -> RunError {
+        RunError::Stopped(format!(
+            "iteration {}: {what}. The checkpoints in {} are from before; `gatefold resume` goes on from the last \
+             one, and a lower curriculum.lr_scale in a new run makes this rarer",
+            self.counters.iteration,
+            self.run_dir.checkpoints().display()
+        ))
+    }
+
+    fn save(&mut self, reporter: &mut dyn Reporter) -> Result<(), RunError> {
+        let state = RunState {
+            counters: self.counters,
+            curriculum: self.parts.curriculum.state().clone(),
+            rewards: self.parts.rewards.clone(),
+            scaling: self.parts.collector.scaling().cloned(),
+            window: self.window.clone(),
+            reached: self.target.reached(),
+            envs: self.parts.collector.save()?,
+        };
+        let header = Header {
+            env_steps: self.counters.env_steps,
+            iteration: self.counters.iteration,
+            config_hash: config_hash(self.config),
+            simd_level: gatefold_ops::simd_level().to_string(),
+            revision: self.options.revision.clone(),
+            wall_s: self.clock.wall_s(),
+            seconds_to_target: self.clock.seconds_to_target,
+        };
+        let snapshot = Snapshot::new(
+            header,
+            layers::to_toml(self.config),
+            optim::export::<B, _>(self.parts.policy()),
+            self.parts.optimizer.export(),
+            &state,
+        );
+        let path = self.store.save(&snapshot)?;
+        reporter.event(&Event::CheckpointSaved { path, step: self.counters.env_steps, best: false });
+        Ok(())
+    }
+
+    fn evaluate(&mut self, beside: bool) -> Result<Evaluation, RunError> {
+        let plan =
+            self.parts.curriculum.plan(self.counters.progress(self.config.run.total_steps, &self.window));
+        let player = Player::Policy {
+            policy: &self.parts.policy().valid(),
+            plan: &plan,
+            scaling: self.parts.collector.scaling(),
+            pick: pick(self.config),
+            device: &self.device,
+        };
+        evaluate_policy(&player, self.config, self.entries, beside)
+    }
+
+    /// Names the checkpoint just saved the best one if its evaluation is.
+    fn keep_best(&mut self, evaluation: &Evaluation, reporter: &mut dyn Reporter) -> Result<(), RunError> {
+        let return_mean = evaluation.policy.return_mean;
+        if self.store.best()?.is_none_or(|best| return_mean > best.return_mean) {
+            let step = self.counters.env_steps;
+            self.store.mark_best(step, return_mean)?;
+            let path = self.run_dir.checkpoints();
+            reporter.event(&Event::CheckpointSaved { path, step, best: true });
+        }
+        Ok(())
+    }
+
+    fn progress(&self, plan: &Plan, metrics: &Metrics, pace: &mut Pace) -> Progress {
+        let (step, total_steps) = (self.counters.env_steps, self.config.run.total_steps);
+        let steps_per_second = pace.at(step);
+        Progress {
+            iteration: self.counters.iteration,
+            step,
+            total_steps,
+            steps_per_second,
+            phase: plan.phase.to_string(),
+            temperature: plan.temperature,
+            return_mean: self.window.return_mean(),
+            score_mean: self.window.score_mean(),
+            gate_entropy: metrics.get(names::ROUTER_ENTROPY),
+            eta_s: total_steps.saturating_sub(step) as f64 / steps_per_second,
+        }
+    }
+
+    fn summary(&self, wall_s: f64, params: usize, evaluation: Option<&Evaluation>) -> Summary {
+        Summary {
+            env: self.config.env.name.clone(),
+            seed: self.config.run.seed,
+            total_steps: self.counters.env_steps,
+            wall_s,
+            steps_per_second: self.counters.env_steps as f64 / wall_s,
+            train_return_mean: self.window.return_mean(),
+            eval_return_mean: evaluation.map(|e| e.policy.return_mean),
+            eval_score_mean: evaluation.map(|e| e.policy.score_mean),
+            eval_episodes: evaluation.map_or(0, |e| e.episodes),
+            steps_to_target: self.target.reached(),
+            seconds_to_target: self.clock.seconds_to_target,
+            params,
+            device: self.options.device.name().to_string(),
+            threads: self.options.threads,
+        }
+    }
+}
+
+/// Numbers that are not finite become the strings `NaN`, `inf` and `-inf`: nothing hides them.
+fn json(metrics: &Metrics) -> serde_json::Map<String, serde_json::Value> {
+    match serde_json::to_value(metrics) {
+        Ok(serde_json::Value::Object(map)) => map,
+        other => unreachable!("metrics are a JSON object, not {other:?}"),
+    }
+}
+
+fn evaluation_metrics(evaluation: &Evaluation) -> Metrics {
+    let mut metrics = Metrics::new();
+    metrics.set(names::EVAL_RETURN_MEAN, evaluation.policy.return_mean);
+    metrics.set(names::EVAL_SCORE_MEAN, evaluation.policy.score_mean);
+    metrics.set(names::EVAL_LENGTH_MEAN, evaluation.policy.length_mean);
+    metrics.set(names::EVAL_EPISODES, evaluation.episodes as f64);
+    metrics
+}
+
+/// Environment steps per second, smoothed over about ten iterations.
+struct Pace {
+    step: u64,
+    at: Instant,
+    rate: Option<f64>,
+}
+
+impl Pace {
+    fn new(step: u64) -> Self {
+        Self { step, at: Instant::now(), rate: None }
+    }
+
+    fn at(&mut self, step: u64) -> f64 {
+        let seconds = self.at.elapsed().max(Duration::from_micros(1)).as_secs_f64();
+        let now = (step - self.step) as f64 / seconds;
+        let rate = self.rate.map_or(now, |rate| rate + 0.1 * (now - rate));
+        (self.step, self.at, self.rate) = (step, Instant::now(), Some(rate));
+        rate
+    }
+}
