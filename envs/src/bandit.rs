@@ -172,3 +172,58 @@ impl Environment for Bandit {
         Some(Action::Discrete(self.right_action()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mean_return::mean_return;
+    use gatefold_env::Params;
+    use gatefold_env::conformance::{Settings, check};
+
+    /// The answer to the symbol by the expert whose operator is the only applicable one.
+    fn by_the_graph(features: &[f32], activations: &[f32]) -> usize {
+        let applicable: Vec<_> =
+            GRAPH.readout_nodes().into_iter().filter(|&node| activations[node] == 1.0).collect();
+        assert_eq!(applicable.len(), 1, "{activations:?}");
+        let name = GRAPH.node(applicable[0]).expert.as_deref().expect("operators name an expert");
+        let expert = EXPERTS.iter().position(|&expert| expert == name).expect("a known expert");
+        (symbol(features) + expert) % NUM_ACTIONS
+    }
+
+    fn symbol(features: &[f32]) -> usize {
+        features[..NUM_ACTIONS].iter().position(|&x| x == 1.0).expect("a symbol is shown")
+    }
+
+    #[test]
+    fn it_keeps_the_contract() {
+        check(&ENTRY, &Settings::default()).unwrap();
+    }
+
+    #[test]
+    fn an_operator_is_applicable_exactly_when_all_its_preconditions_hold() {
+        let relation = GRAPH.relations().iter().position(|name| name == "precondition").unwrap() as u32;
+        let csr = GRAPH.csr();
+        for bits in 0..8 {
+            let situation = Situation { hurt: bits & 1 > 0, threatened: bits & 2 > 0, unknown: bits & 4 > 0 };
+            let holds = situation.nodes();
+            for operator in GRAPH.readout_nodes() {
+                let all = csr
+                    .in_edges(operator)
+                    .filter(|&(_, edge, _)| edge == relation)
+                    .all(|(condition, _, _)| holds[condition as usize]);
+                assert_eq!(holds[operator], all, "{situation:?} {}", GRAPH.node(operator).id);
+            }
+        }
+    }
+
+    #[test]
+    fn the_graph_earns_everything_and_the_observation_alone_a_quarter() {
+        let params = Params::new(16, 1);
+        assert_eq!(mean_return(&ENTRY, &params, 2000, by_the_graph), 16.0);
+        for shift in 0..NUM_ACTIONS {
+            let alone = |features: &[f32], _: &[f32]| (symbol(features) + shift) % NUM_ACTIONS;
+            let earned = mean_return(&ENTRY, &params, 2000, alone);
+            assert!((earned - 4.0).abs() < 0.25, "always expert {shift} earns {earned}");
+        }
+    }
+}

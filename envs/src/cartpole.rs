@@ -71,9 +71,10 @@ impl Environment for CartPole {
         let [x, x_dot, theta, theta_dot] = self.state;
         let force = if action.index() == 1 { FORCE } else { -FORCE };
         let (sin, cos) = theta.sin_cos();
-        let push = (force + POLE_MASS_LENGTH * theta_dot * theta_dot * sin) / TOTAL_MASS;
+        // Rounded in Gymnasium's order: a standing pole doubles any difference every nine steps.
+        let push = (force + POLE_MASS_LENGTH * (theta_dot * theta_dot) * sin) / TOTAL_MASS;
         let theta_acc =
-            (GRAVITY * sin - cos * push) / (LENGTH * (4.0 / 3.0 - POLE_MASS * cos * cos / TOTAL_MASS));
+            (GRAVITY * sin - cos * push) / (LENGTH * (4.0 / 3.0 - POLE_MASS * (cos * cos) / TOTAL_MASS));
         let x_acc = push - POLE_MASS_LENGTH * theta_acc * cos / TOTAL_MASS;
         self.state =
             [x + TAU * x_dot, x_dot + TAU * x_acc, theta + TAU * theta_dot, theta_dot + TAU * theta_acc];
@@ -93,5 +94,45 @@ impl Environment for CartPole {
     fn scripted(&self, _rng: &mut StreamRng) -> Option<Action> {
         let [x, x_dot, theta, theta_dot] = self.state;
         Some(Action::Discrete(usize::from(theta + 0.5 * theta_dot + 0.05 * x + 0.1 * x_dot > 0.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gatefold_env::conformance::{Settings, check};
+    use gatefold_env::{Purpose, stream};
+
+    #[test]
+    fn it_keeps_the_contract() {
+        check(&ENTRY, &Settings::default()).unwrap();
+    }
+
+    #[test]
+    fn episodes_start_anywhere_within_five_hundredths() {
+        let mut rng = stream(3, Purpose::Environment, 0);
+        let mut env = CartPole::from_state([9.0; 4]);
+        let (mut low, mut high) = (0.0_f64, 0.0_f64);
+        for _ in 0..500 {
+            env.reset(&mut rng);
+            low = env.state.iter().copied().fold(low, f64::min);
+            high = env.state.iter().copied().fold(high, f64::max);
+        }
+        assert!((-0.05..-0.049).contains(&low) && (0.049..0.05).contains(&high), "{low} to {high}");
+    }
+
+    #[test]
+    fn it_ends_beyond_either_edge_and_either_angle() {
+        let mut rng = stream(0, Purpose::Environment, 0);
+        for (state, fallen) in [
+            ([2.39, 1.0, 0.0, 0.0], true),
+            ([-2.39, -1.0, 0.0, 0.0], true),
+            ([0.0, 0.0, 0.209, 0.1], true),
+            ([0.0, 0.0, -0.209, -0.1], true),
+            ([2.39, 0.0, 0.209, 0.0], false),
+        ] {
+            let end = CartPole::from_state(state).step(Action::Discrete(1), &mut rng).end;
+            assert_eq!(end, fallen.then_some(EpisodeEnd::Terminated), "{state:?}");
+        }
     }
 }

@@ -48,3 +48,30 @@ impl Environment for Corridor {
         view.features[0] = 1.0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gatefold_env::conformance::{Settings, check};
+    use gatefold_env::{Episode, EpisodeEnd, ObservationBatch, Params, StepResults};
+
+    #[test]
+    fn it_keeps_the_contract() {
+        check(&ENTRY, &Settings::deterministic()).unwrap();
+    }
+
+    #[test]
+    fn every_episode_is_cut_after_8_steps_with_return_8() {
+        let mut batch = (ENTRY.build)(&Params::new(1, 1)).unwrap();
+        let mut seen = ObservationBatch::new(batch.spec(), 1);
+        let mut results = StepResults::new(batch.spec(), 1);
+        batch.reset(seen.as_mut()).unwrap();
+        let end = EpisodeEnd::Truncated;
+        let cut = Episode { env: 0, episode_return: 8.0, score: 8.0, length: 8, end };
+        for step in 1..=24 {
+            batch.step(&[Action::Discrete(step % 2)], seen.as_mut(), &mut results).unwrap();
+            let expected = if step % 8 == 0 { &[cut][..] } else { &[] };
+            assert_eq!((&results.finished[..], &seen.features[..]), (expected, &[1.0][..]));
+        }
+    }
+}

@@ -89,3 +89,43 @@ pub(crate) fn at_least(key: &str, value: u64, minimum: u64) -> Result<(), EnvErr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mean_return::mean_return;
+    use gatefold_env::Params;
+    use gatefold_env::conformance::{Settings, check};
+
+    #[test]
+    fn it_keeps_the_contract_with_other_options_too() {
+        check(&ENTRY, &Settings::default()).unwrap();
+        let options = Params::new(1, 1).with("num_actions", 3).with("length", 1).options;
+        check(&ENTRY, &Settings { options, ..Settings::default() }).unwrap();
+    }
+
+    #[test]
+    fn naming_the_shown_action_earns_the_length_and_guessing_its_share() {
+        let params = Params::new(16, 1).with("length", 10).with("num_actions", 5);
+        let shown = |seen: &[f32], _: &[f32]| seen.iter().position(|&x| x == 1.0).expect("one is shown");
+        assert_eq!(mean_return(&ENTRY, &params, 1000, shown), 10.0);
+        let constant = mean_return(&ENTRY, &params, 1000, |_, _| 2);
+        assert!((constant - 2.0).abs() < 0.1, "{constant}");
+    }
+
+    #[test]
+    fn options_that_leave_nothing_to_learn_are_refused() {
+        for (key, value) in [("num_actions", 1), ("length", 0)] {
+            let error = (ENTRY.build)(&Params::new(1, 1).with(key, value)).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("[env] {key} = {value}: need at least")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_state_saved_with_other_options_is_refused() {
+        let small = (ENTRY.build)(&Params::new(2, 1)).unwrap().save().unwrap();
+        let mut large = (ENTRY.build)(&Params::new(2, 1).with("num_actions", 8)).unwrap();
+        let error = large.load(&small).unwrap_err().to_string();
+        assert_eq!(error, "saved state of `identity`: was saved with options that give other sizes");
+    }
+}
