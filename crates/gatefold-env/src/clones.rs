@@ -126,6 +126,7 @@ impl<E: Environment> BatchEnv for Batch<E> {
         }
         Ok(())
     }
+
     fn save(&self) -> Result<Vec<u8>, EnvError> {
         rmp_serde::to_vec(&(type_name::<E>(), &self.slots)).map_err(|e| self.state_error(e.to_string()))
     }

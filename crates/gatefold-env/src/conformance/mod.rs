@@ -38,15 +38,13 @@ pub use report::{Check, Report, Settings, Skipped, Violation, Violations};
 use self::report::{Fault, Outcome};
 use crate::{BatchEnv, EnvEntry, EnvSpec, Params};
 
+const GROUPS: [&[Check]; 6] =
+    [declared::CHECKS, observed::CHECKS, episodes::CHECKS, replayed::CHECKS, repeated::CHECKS, saved::CHECKS];
+
 /// Every check, in the order they run.
-pub const CHECKS: &[&[Check]] = &[
-    declared::CHECKS,
-    observed::CHECKS,
-    episodes::CHECKS,
-    replayed::CHECKS,
-    repeated::CHECKS,
-    saved::CHECKS,
-];
+pub fn checks() -> impl Iterator<Item = &'static Check> {
+    GROUPS.into_iter().flatten()
+}
 
 /// Runs every check on `entry` and reports all violations, not only the first.
 ///
@@ -62,7 +60,7 @@ pub fn check(entry: &EnvEntry, settings: &Settings) -> Result<Report, Violations
         Lab::new(entry, settings).map_err(|fault| Violations(vec![violation(declared::BUILDS, fault)]))?;
     let mut report = Report { env: entry.name.to_string(), passed: Vec::new(), skipped: Vec::new() };
     let mut violations = Vec::new();
-    for check in CHECKS.iter().copied().flatten() {
+    for check in checks() {
         match (check.run)(&lab) {
             Ok(Outcome::Held) => report.passed.push(*check),
             Ok(Outcome::Skipped(reason)) => report.skipped.push(Skipped { check: *check, reason }),
