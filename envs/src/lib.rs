@@ -7,6 +7,9 @@ pub mod cartpole;
 pub mod corridor;
 pub mod identity;
 
+#[cfg(test)]
+mod mean_return;
+
 use gatefold_env::EnvEntry;
 
 /// Every environment of this package, in alphabetical order.
