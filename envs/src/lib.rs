@@ -5,6 +5,7 @@
 pub mod bandit;
 pub mod cartpole;
 pub mod corridor;
+pub mod delve;
 pub mod identity;
 
 #[cfg(test)]
@@ -13,7 +14,8 @@ mod mean_return;
 use gatefold_env::EnvEntry;
 
 /// Every environment of this package, in alphabetical order.
-pub const TABLE: &[EnvEntry] = &[bandit::ENTRY, cartpole::ENTRY, corridor::ENTRY, identity::ENTRY];
+pub const TABLE: &[EnvEntry] =
+    &[bandit::ENTRY, cartpole::ENTRY, corridor::ENTRY, delve::ENTRY, identity::ENTRY];
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,193 @@
+//! One level: terrain, items, monsters, and what the hero has seen of it.
+
+use serde::{Deserialize, Serialize};
+
+use super::grid::{Grid, Pos};
+use super::monsters::Monster;
+
+/// What lies on the floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Item {
+    /// So many gold pieces.
+    Gold(u16),
+    Food,
+    Potion,
+    /// So many darts.
+    Darts(u8),
+}
+
+/// A room's interior; its walls are one cell further out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Room {
+    pub(super) x0: u8,
+    pub(super) y0: u8,
+    pub(super) x1: u8,
+    pub(super) y1: u8,
+    /// Lit rooms are seen whole, dark ones only around the hero.
+    pub(super) lit: bool,
+}
+
+impl Room {
+    /// Whether `p` is in the room or in its walls (that is, in a doorway).
+    pub(super) fn covers(&self, p: Pos) -> bool {
+        let inside = |v: i8, low: u8, high: u8| v + 1 >= low as i8 && v <= high as i8 + 1;
+        self.x1 > 0 && inside(p.x, self.x0, self.x1) && inside(p.y, self.y0, self.y1)
+    }
+}
+
+/// Rooms of a level: three columns, two rows.
+pub(super) const NUM_ROOMS: usize = 6;
+/// Positions that a follower can track.
+const TRAIL: usize = 16;
+
+/// Terrain, contents and the hero's knowledge of one level.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Level {
+    /// Walkable cells; a secret door is not one of them until it is found.
+    pub(super) open: Grid,
+    pub(super) doors: Grid,
+    pub(super) corridors: Grid,
+    /// Doors that look like walls.
+    pub(super) secret: Grid,
+    pub(super) rooms: [Room; NUM_ROOMS],
+    pub(super) stairs: Option<Pos>,
+    pub(super) items: Vec<(Pos, Item)>,
+    pub(super) item_grid: Grid,
+    pub(super) monsters: Vec<Monster>,
+    pub(super) occupied: Grid,
+    /// Cells ever seen.
+    pub(super) known: Grid,
+    /// Cells seen right now.
+    pub(super) visible: Grid,
+    /// Cells searched for secret doors.
+    pub(super) searched: Grid,
+    trail: [Pos; TRAIL],
+    trail_length: u8,
+}
+
+impl Level {
+    /// An empty, solid level that keeps its buffers.
+    pub(super) fn wipe(&mut self) {
+        let mut items = std::mem::take(&mut self.items);
+        let mut monsters = std::mem::take(&mut self.monsters);
+        items.clear();
+        monsters.clear();
+        *self = Self { items, monsters, ..Self::default() };
+    }
+
+    pub(super) fn put_item(&mut self, pos: Pos, item: Item) {
+        self.items.push((pos, item));
+        self.item_grid.set(pos);
+    }
+
+    pub(super) fn take_item(&mut self, pos: Pos) -> Option<Item> {
+        if !self.item_grid.get(pos) {
+            return None;
+        }
+        let index =
+            self.items.iter().position(|&(at, _)| at == pos).expect("the item grid mirrors the items");
+        self.item_grid.clear(pos);
+        Some(self.items.swap_remove(index).1)
+    }
+
+    pub(super) fn put_monster(&mut self, monster: Monster) {
+        self.occupied.set(monster.pos);
+        self.monsters.push(monster);
+    }
+
+    pub(super) fn move_monster(&mut self, index: usize, to: Pos) {
+        self.occupied.clear(self.monsters[index].pos);
+        self.occupied.set(to);
+        self.monsters[index].pos = to;
+    }
+
+    pub(super) fn remove_monster(&mut self, index: usize) -> Monster {
+        let monster = self.monsters.swap_remove(index);
+        self.occupied.clear(monster.pos);
+        monster
+    }
+
+    pub(super) fn monster_at(&self, pos: Pos) -> Option<usize> {
+        if !self.occupied.get(pos) {
+            return None;
+        }
+        self.monsters.iter().position(|m| m.pos == pos)
+    }
+
+    /// What is seen from `pos`: the eight neighbours, and the lit room around it.
+    pub(super) fn look(&mut self, pos: Pos) {
+        let (x, y) = (pos.x as usize, pos.y as usize);
+        let mut seen = Grid::default();
+        seen.fill(x - 1, y - 1, x + 1, y + 1);
+        for room in self.rooms.iter().filter(|r| r.lit && r.covers(pos)) {
+            let [x0, y0, x1, y1] = [room.x0, room.y0, room.x1, room.y1].map(usize::from);
+            seen.fill(x0 - 1, y0 - 1, x1 + 1, y1 + 1);
+        }
+        self.visible = seen;
+        self.known = self.known.zip(&seen, |k, s| k | s);
+    }
+
+    /// Searches the walls next to `pos`; the secret doors among them become doors.
+    pub(super) fn search(&mut self, pos: Pos) {
+        for y in pos.y - 1..=pos.y + 1 {
+            for x in pos.x - 1..=pos.x + 1 {
+                let cell = Pos { x, y };
+                self.searched.set(cell);
+                if self.secret.get(cell) {
+                    self.secret.clear(cell);
+                    self.doors.set(cell);
+                    self.open.set(cell);
+                }
+            }
+        }
+    }
+
+    /// Walkable cells that the hero knows of.
+    pub(super) fn known_open(&self) -> Grid {
+        self.known.zip(&self.open, |k, o| k & o)
+    }
+
+    /// Known walkable cells next to unknown ones.
+    pub(super) fn frontier(&self) -> Grid {
+        let unknown: [u64; super::grid::HEIGHT] = std::array::from_fn(|y| {
+            let row = !self.known.0[y];
+            row | row << 1 | row >> 1
+        });
+        let known_open = self.known_open();
+        let mut frontier = Grid::default();
+        for y in 1..super::grid::HEIGHT - 1 {
+            frontier.0[y] = (unknown[y - 1] | unknown[y] | unknown[y + 1]) & known_open.0[y];
+        }
+        frontier
+    }
+
+    /// Known corridor cells that lead nowhere and have not been searched.
+    pub(super) fn dead_ends(&self) -> Grid {
+        let open = self.known_open();
+        let mut ends = Grid::default();
+        for y in 1..super::grid::HEIGHT - 1 {
+            let row = open.0[y];
+            let (n, s, w, e) = (open.0[y - 1], open.0[y + 1], row << 1, row >> 1);
+            let several = n & s | w & e | (n | s) & (w | e);
+            ends.0[y] = row & self.corridors.0[y] & !self.searched.0[y] & !several;
+        }
+        ends
+    }
+
+    /// Remembers where the hero has been, for those who follow.
+    pub(super) fn extend_trail(&mut self, pos: Pos) {
+        self.trail.copy_within(1.., 0);
+        self.trail[TRAIL - 1] = pos;
+        self.trail_length = (self.trail_length + 1).min(TRAIL as u8);
+    }
+
+    /// The hero's past positions, latest first.
+    pub(super) fn trail(&self) -> impl Iterator<Item = Pos> + '_ {
+        self.trail.iter().rev().take(self.trail_length as usize).copied()
+    }
+
+    /// The end of the trail, once the trail is full.
+    pub(super) fn trail_end(&self) -> Option<Pos> {
+        (self.trail_length as usize == TRAIL).then_some(self.trail[0])
+    }
+}
