@@ -1,0 +1,171 @@
+//! What can be written on the command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gatefold_runner::{Device, RunOptions};
+
+const QUICKSTART: &str = "\
+Quickstart:
+  cargo run --release -- train experiments/quickstart.toml   train the full method in three minutes
+  cargo run --release -- eval runs/quickstart/<RUN>          evaluate what it learned
+  cargo run --release -- config defaults                     every key that a file can set
+";
+
+/// Trains routed-expert policies with PPO.
+#[derive(Debug, Parser)]
+#[command(name = "gatefold", version, after_help = QUICKSTART, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Train a policy as an experiment file says
+    Train {
+        /// The experiment, such as experiments/quickstart.toml
+        file: PathBuf,
+        /// Settings over the file's, such as run.total_steps=200000 or policy.activation=tanh
+        #[arg(value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+        /// Seed of the run; the same as run.seed=N
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// Folder of the run, empty or absent [default: runs/<name>/<timestamp>-s<seed>]
+        #[arg(long, value_name = "D")]
+        run_dir: Option<PathBuf>,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Go on with a run from its last checkpoint
+    Resume {
+        /// The run directory
+        run: PathBuf,
+        /// Settings that a resumed run may change, such as run.total_steps=2000000
+        #[arg(value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Evaluate a trained policy on held-out seeds, beside a random and the scripted policy
+    Eval {
+        /// A run directory, or one checkpoint in it
+        path: PathBuf,
+        /// Episodes to play
+        #[arg(long, value_name = "N", default_value = "100")]
+        episodes: NonZeroUsize,
+        /// Take the most probable action instead of sampling
+        #[arg(long)]
+        deterministic: bool,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// The environments
+    #[command(subcommand)]
+    Env(EnvCommand),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Saved states of a run
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
+    /// Measure speed
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EnvCommand {
+    /// Name every environment
+    List,
+    /// Check an environment against the contract of environments
+    Check {
+        /// The environment
+        name: String,
+        /// Its own options, such as length=5
+        #[arg(value_name = "KEY=VALUE")]
+        options: Vec<String>,
+        /// It draws nothing, so different seeds must agree
+        #[arg(long)]
+        deterministic: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print the resolved configuration of an experiment file
+    Check {
+        /// The experiment
+        file: PathBuf,
+        /// Settings over the file's
+        #[arg(value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
+    /// Print every key with documentation, range and default
+    Defaults,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CheckpointCommand {
+    /// Check every byte of the checkpoints of a run, or of one checkpoint
+    Verify {
+        /// A run directory, or one checkpoint in it
+        path: PathBuf,
+    },
+    /// Print the SHA-256 over all learned and running state
+    Hash {
+        /// A run directory (its newest checkpoint), or one checkpoint in it
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BenchCommand {
+    /// Train on CartPole and print environment steps per second
+    Ppo {
+        /// Named settings to measure: cleanrl or sb3-fast
+        #[arg(long, default_value = "sb3-fast")]
+        preset: String,
+        /// Environment steps to measure, after one iteration to warm up
+        #[arg(long, value_name = "N", default_value_t = 20_480, value_parser = clap::value_parser!(u64).range(1..))]
+        steps: u64,
+        #[command(flatten)]
+        machine: Machine,
+    },
+}
+
+/// Where a command computes.
+#[derive(Debug, Args)]
+pub(super) struct Machine {
+    /// Where tensors live
+    #[arg(long, default_value = "cpu")]
+    device: DeviceName,
+    /// Worker threads; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DeviceName {
+    /// The processor
+    Cpu,
+    /// An NVIDIA GPU; needs a build with --features cuda
+    Cuda,
+}
+
+impl Machine {
+    pub(super) fn options(&self, run_dir: Option<PathBuf>) -> RunOptions {
+        let defaults = RunOptions::default();
+        RunOptions {
+            run_dir,
+            device: match self.device {
+                DeviceName::Cpu => Device::Cpu,
+                DeviceName::Cuda => Device::Cuda,
+            },
+            threads: self.threads.map_or(defaults.threads, NonZeroUsize::get),
+            revision: env!("GATEFOLD_REVISION").to_string(),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Each command as a few lines.
+
+use std::path::Path;
+
+use gatefold_env::{EnvEntry, conformance};
+use gatefold_runner::events::{EpisodeMeans, Evaluation};
+use gatefold_runner::{RunError, bench_ppo, checkpoint, evaluate, layers, resume, train};
+use miette::Diagnostic;
+
+use super::arguments::{BenchCommand, CheckpointCommand, Command, ConfigCommand, EnvCommand};
+use super::progress::LiveReporter;
+use super::terminal::Terminal;
+
+/// What ends a command with exit code 2.
+type Failure = Box<dyn Diagnostic>;
+
+/// A failure that is not the runner's.
+#[derive(Debug)]
+struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+impl Diagnostic for Refused {}
+
+pub(super) fn carry_out(
+    command: Command,
+    entries: &[EnvEntry],
+    terminal: &mut Terminal,
+) -> Result<(), Box<dyn Diagnostic>> {
+    match command {
+        Command::Train { file, mut overrides, seed, run_dir, machine } => {
+            overrides.extend(seed.map(|seed| format!("run.seed={seed}")));
+            let config = layers::load(&file, &overrides, entries)?;
+            train(&config, &machine.options(run_dir), entries, &mut LiveReporter::new(terminal))?;
+        }
+        Command::Resume { run, overrides, machine } => {
+            let mut reporter = LiveReporter::new(terminal);
+            resume(&run, &overrides, &machine.options(None), entries, &mut reporter)?;
+        }
+        Command::Eval { path, episodes, deterministic, machine } => {
+            let evaluation = evaluate(&path, episodes.get(), deterministic, &machine.options(None), entries)?;
+            terminal.say(&evaluation_table(&evaluation));
+        }
+        Command::Env(EnvCommand::List) => terminal.say(&environment_list(entries)),
+        Command::Env(EnvCommand::Check { name, options, deterministic }) => {
+            terminal.say(&check_environment(&name, &options, deterministic, entries)?);
+        }
+        Command::Config(ConfigCommand::Check { file, overrides }) => {
+            terminal.say(&layers::to_toml(&layers::load(&file, &overrides, entries)?));
+        }
+        Command::Config(ConfigCommand::Defaults) => terminal.say(&layers::defaults(entries)),
+        Command::Checkpoint(CheckpointCommand::Verify { path }) => verify(&path, terminal)?,
+        Command::Checkpoint(CheckpointCommand::Hash { path }) => {
+            let found = checkpoint::open(&path)?;
+            found.warnings.iter().for_each(|warning| terminal.note(&format!("warning: {warning}")));
+            terminal.say(&found.snapshot.hash());
+        }
+        Command::Bench(BenchCommand::Ppo { preset, steps, machine }) => {
+            let result = bench_ppo(&preset, steps, &machine.options(None), entries)?;
+            let result = serde_json::json!({
+                "tps": result.tps,
+                "transitions": result.transitions,
+                "seconds": result.seconds,
+                "rollout_s": result.rollout_s,
+            });
+            terminal.say(&format!("RESULT {result}"));
+        }
+    }
+    Ok(())
+}
+
+fn environment_list(entries: &[EnvEntry]) -> String {
+    let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    let mut sorted: Vec<_> = entries.iter().collect();
+    sorted.sort_by_key(|entry| entry.name);
+    sorted.iter().map(|entry| format!("{:width$}  {}\n", entry.name, entry.about)).collect()
+}
+
+fn check_environment(
+    name: &str,
+    options: &[String],
+    deterministic: bool,
+    entries: &[EnvEntry],
+) -> Result<String, Failure> {
+    let entry = layers::find_environment(name, entries)?;
+    // The options go through the same checks as those of an experiment file.
+    let mut overrides = vec![format!("env.name={name}")];
+    overrides.extend(options.iter().map(|option| format!("env.{option}")));
+    let config = layers::resolve("command line", "about = \"a check\"", &overrides, entries)?;
+    let settings = conformance::Settings { options: config.env.options, deterministic, ..Default::default() };
+    match conformance::check(entry, &settings) {
+        Ok(report) => Ok(report.to_string()),
+        Err(violations) => Err(Box::new(Refused(violations.to_string()))),
+    }
+}
+
+/// Prints a line for every checkpoint; fails with the newest damaged one.
+fn verify(path: &Path, terminal: &mut Terminal) -> Result<(), Failure> {
+    let mut first_damage: Option<RunError> = None;
+    for verdict in checkpoint::verify(path)? {
+        match verdict.hash {
+            Ok(hash) => terminal.say(&format!("whole    {}  {hash}", verdict.path.display())),
+            Err(error) => {
+                terminal.say(&format!("damaged  {}", verdict.path.display()));
+                first_damage.get_or_insert(error);
+            }
+        }
+    }
+    first_damage.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The policy's means beside those that need no learning.
+pub(super) fn evaluation_table(evaluation: &Evaluation) -> String {
+    let mut table = format!(
+        "{:10} {:>12} {:>12} {:>12}   over {} episodes on held-out seeds\n",
+        "", "return", "score", "length", evaluation.episodes
+    );
+    let rows: [(&str, Option<EpisodeMeans>); 3] = [
+        ("policy", Some(evaluation.policy)),
+        ("random", evaluation.random),
+        ("scripted", evaluation.scripted),
+    ];
+    for (name, means) in rows {
+        let Some(EpisodeMeans { return_mean, score_mean, length_mean }) = means else { continue };
+        table += &format!("{name:10} {return_mean:>12.2} {score_mean:>12.2} {length_mean:>12.1}\n");
+    }
+    table
+}

@@ -1,0 +1,129 @@
+//! The built binary: what each command prints and with which code it ends.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn gatefold_in(folder: &Path, arguments: &[&str]) -> Ran {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_gatefold"))
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("NO_COLOR")
+        .output()
+        .expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    Ran { code: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+fn gatefold(arguments: &[&str]) -> Ran {
+    gatefold_in(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap(), arguments)
+}
+
+/// Runs in a folder with `x.toml` and expects one message and exit code 2.
+fn refused(text: &str, arguments: &[&str], expected: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.toml"), text).unwrap();
+    let ran = gatefold_in(folder.path(), arguments);
+    assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.err);
+    assert!(ran.out.is_empty(), "{arguments:?}: {}", ran.out);
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    for part in expected {
+        assert!(ran.err.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.err);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{arguments:?} leaves nothing behind");
+}
+
+const CORRIDOR: &str = "about = \"a test\"\n[env]\nname = \"corridor\"\n";
+
+#[test]
+fn without_arguments_help_shows_the_quickstart() {
+    for arguments in [&[][..], &["--help"], &["help"]] {
+        let ran = gatefold(arguments);
+        assert_eq!(ran.code, Some(0));
+        assert!(ran.out.contains("cargo run --release -- train experiments/quickstart.toml"), "{}", ran.out);
+    }
+}
+
+#[test]
+fn every_mistake_ends_with_code_2_and_one_message() {
+    let cases: [(&str, &[&str], &[&str]); 13] = [
+        (CORRIDOR, &["train", "y.toml"], &["y.toml: cannot read: it does not exist"]),
+        (CORRIDOR, &["train", "x.toml", "ppo.clpi=1"], &["ppo.clpi", "did you mean `clip`?"]),
+        (CORRIDOR, &["train", "x.toml", "--run-dir", "x.toml"], &["x.toml: cannot"]),
+        (CORRIDOR, &["train", "x.toml", "--run-dir", "."], &["not empty", "--run-dir"]),
+        (CORRIDOR, &["train", "x.toml", "--device", "tpu"], &["tpu", "cpu, cuda"]),
+        (CORRIDOR, &["train", "x.toml", "--threads", "0"], &["0", "--threads"]),
+        (CORRIDOR, &["resume", "x.toml"], &["x.toml: not a run directory"]),
+        (CORRIDOR, &["eval", "nowhere", "--episodes", "1"], &["nowhere", "does not exist"]),
+        (CORRIDOR, &["checkpoint", "hash", "."], &[".: no usable checkpoint"]),
+        (CORRIDOR, &["env", "check", "corridoor"], &["unknown environment", "did you mean \"corridor\"?"]),
+        (CORRIDOR, &["bench", "ppo", "--preset", "sb3"], &["sb3", "sb3-fast"]),
+        ("about = 3", &["config", "check", "x.toml"], &["x.toml: about = 3: need a string", "about = 3"]),
+        ("[run", &["config", "check", "x.toml"], &["x.toml: not valid TOML", "[run"]),
+    ];
+    for (text, arguments, expected) in cases {
+        refused(text, arguments, expected);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_shown_where_it_stands() {
+    let text = format!("{CORRIDOR}[run]\nseeds = 3\n");
+    refused(
+        &text,
+        &["config", "check", "x.toml"],
+        &["x.toml: run.seeds = 3", "x.toml:5:1", "did you mean `seed`?"],
+    );
+}
+
+#[test]
+fn a_checked_configuration_is_printed_whole_and_can_be_checked_again() {
+    let first = gatefold(&["config", "check", "experiments/cartpole.toml", "run.seed=9"]);
+    assert_eq!((first.code, first.err.as_str()), (Some(0), ""));
+    assert!(first.out.contains("seed = 9\n") && first.out.contains("gae_lambda = 0.95\n"), "{}", first.out);
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("again.toml"), &first.out).unwrap();
+    let again = gatefold_in(folder.path(), &["config", "check", "again.toml"]);
+    assert_eq!(again.out, first.out);
+}
+
+#[test]
+fn every_experiment_that_ships_resolves() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+    let mut checked = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let ran = gatefold(&["config", "check", path.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(0), "{}: {}", path.display(), ran.err);
+        checked += 1;
+    }
+    assert!(checked >= 5);
+}
+
+#[test]
+fn the_printed_defaults_are_a_file_that_can_be_checked() {
+    let defaults = gatefold(&["config", "defaults"]);
+    assert_eq!(defaults.code, Some(0));
+    assert!(defaults.out.contains("# Half-width of the trusted ratio band"));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("defaults.toml"), &defaults.out).unwrap();
+    let ran = gatefold_in(folder.path(), &["config", "check", "defaults.toml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+}
+
+#[test]
+fn environments_are_listed_and_checked() {
+    let list = gatefold(&["env", "list"]);
+    for name in ["bandit", "cartpole", "corridor", "delve", "identity"] {
+        assert!(list.out.lines().any(|line| line.starts_with(name)), "{}", list.out);
+    }
+    let check = gatefold(&["env", "check", "cartpole"]);
+    assert_eq!(check.code, Some(0), "{}", check.err);
+    assert!(check.out.contains("checks held"), "{}", check.out);
+}

@@ -1,0 +1,198 @@
+//! Whole runs through the built binary: what they leave, how they go on, how they are protected.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// A folder with a small experiment in it.
+struct Lab(tempfile::TempDir);
+
+const SMALL: &str = r#"
+about = "a run of a second"
+[env]
+name = "corridor"
+[run]
+total_steps = 64
+num_envs = 2
+checkpoint_every = 1
+[eval]
+episodes = 4
+[policy]
+trunk = [8]
+experts = ["left", "right"]
+expert_hidden = [8]
+router_hidden = [8]
+[ppo]
+num_steps = 8
+minibatch = 8
+epochs = 2
+"#;
+
+impl Lab {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("small.toml"), SMALL).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatefold"));
+        command.args(arguments).current_dir(self.0.path());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().expect("the binary starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+        let ran = Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+        assert!(!ran.err.contains("panicked"), "{arguments:?}: {}", ran.err);
+        ran
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.err);
+        ran
+    }
+
+    fn refuse(&self, arguments: &[&str], expected: &[&str]) {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.err);
+        for part in expected {
+            assert!(ran.err.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.err);
+        }
+    }
+
+    /// Starts a run too long to end by itself and waits for a checkpoint after its first.
+    fn start_long(&self, run: &str) -> Child {
+        let arguments = ["train", "small.toml", "run.total_steps=100000000", "--run-dir", run];
+        let child = self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let begun = Instant::now();
+        while self.newest_step(run) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint within a minute");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child.expect("the binary starts")
+    }
+
+    /// Environment steps of the newest checkpoint, 0 without one.
+    fn newest_step(&self, run: &str) -> u64 {
+        let entries = fs::read_dir(self.path(run).join("checkpoints")).into_iter().flatten();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
+    }
+}
+
+fn lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()
+}
+
+#[test]
+fn a_run_leaves_configuration_metrics_checkpoints_and_summary() {
+    let lab = Lab::new();
+    let ran = lab.succeed(&["train", "small.toml", "--run-dir", "run", "--seed", "5", "--threads", "1"]);
+    assert!(ran.out.contains("run/summary.json") && ran.out.contains("gatefold eval run"), "{}", ran.out);
+    assert!(ran.err.contains("step 64/64") && ran.err.contains("policy"), "{}", ran.err);
+
+    let config = fs::read_to_string(lab.path("run/config.toml")).unwrap();
+    assert!(config.contains("seed = 5\n") && config.contains("source revision"), "{config}");
+    let metrics = lines(&lab.path("run/metrics.jsonl"));
+    let steps: Vec<_> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [16, 32, 48, 64]);
+    let summary: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(lab.path("run/summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["env"], &summary["seed"]), (&"corridor".into(), &5.into()));
+    assert_eq!((&summary["total_steps"], &summary["eval_episodes"]), (&64.into(), &4.into()));
+    assert_eq!(summary["eval_return_mean"], 8.0, "every step of the corridor earns 1, eight steps long");
+
+    let verified = lab.succeed(&["checkpoint", "verify", "run"]);
+    assert!(verified.out.lines().count() >= 3 && !verified.out.contains("damaged"), "{}", verified.out);
+    let evaluated = lab.succeed(&["eval", "run", "--episodes", "3"]);
+    assert!(evaluated.out.contains("policy") && evaluated.out.contains("random"), "{}", evaluated.out);
+}
+
+#[test]
+fn without_a_run_directory_the_run_names_its_own() {
+    let lab = Lab::new();
+    lab.succeed(&["train", "small.toml", "run.total_steps=16"]);
+    let runs: Vec<_> =
+        fs::read_dir(lab.path("runs/small")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(runs.len(), 1);
+    assert!(runs[0].to_string_lossy().ends_with("-s1"), "{runs:?}");
+}
+
+#[test]
+fn a_finished_run_goes_on_as_if_it_had_been_longer() {
+    let lab = Lab::new();
+    // The corridor's schedule counts fractions of the run, so the phases are held still here.
+    let constant = "curriculum.schedule=constant";
+    let decay = "curriculum.lr_decay=none";
+    lab.succeed(&["train", "small.toml", constant, decay, "run.total_steps=128", "--run-dir", "whole"]);
+    lab.succeed(&["train", "small.toml", constant, decay, "--run-dir", "parts"]);
+    lab.succeed(&["resume", "parts", "run.total_steps=128"]);
+    let hash = |run: &str| lab.succeed(&["checkpoint", "hash", run]).out;
+    assert_eq!(hash("whole"), hash("parts"));
+    assert_eq!(hash("whole").trim().len(), 64);
+    assert_eq!(lines(&lab.path("parts/metrics.jsonl")).len(), 8);
+    let config = fs::read_to_string(lab.path("parts/config.toml")).unwrap();
+    assert!(config.contains("total_steps = 128\n"), "{config}");
+}
+
+#[test]
+fn a_run_is_neither_written_over_nor_resumed_as_another() {
+    let lab = Lab::new();
+    lab.succeed(&["train", "small.toml", "run.total_steps=16", "--run-dir", "run"]);
+    lab.refuse(&["train", "small.toml", "--run-dir", "run"], &["run: not empty", "gatefold resume run"]);
+    lab.refuse(
+        &["resume", "run", "ppo.clip=0.3"],
+        &["ppo.clip = 0.3", "trained with ppo.clip = 0.15", "run.total_steps"],
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
+    let lab = Lab::new();
+    lab.succeed(&["train", "small.toml", "--run-dir", "run"]);
+    fs::write(lab.path("run/checkpoints/step-000000000064/state.msgpack"), b"torn").unwrap();
+    lab.refuse(&["checkpoint", "verify", "run"], &["step-000000000064: damaged checkpoint", "state.msgpack"]);
+    lab.refuse(&["eval", "run/checkpoints/step-000000000064", "--episodes", "1"], &["damaged checkpoint"]);
+    let ran = lab.succeed(&["resume", "run"]);
+    assert!(ran.err.contains("warning") && ran.err.contains("using the one before"), "{}", ran.err);
+    assert_eq!(lab.newest_step("run"), 64);
+    lab.succeed(&["checkpoint", "verify", "run"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_saves_and_ends_cleanly_and_a_killed_run_leaves_no_lock() {
+    let lab = Lab::new();
+    let mut child = lab.start_long("run");
+    lab.refuse(&["resume", "run"], &["run: another process is writing into this run"]);
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let saved = lab.newest_step("run");
+    let last = lines(&lab.path("run/metrics.jsonl")).pop().unwrap();
+    assert_eq!(last["step"], saved, "the last iteration is saved");
+
+    let mut child = lab.start_long("killed");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let step = lab.newest_step("killed") + 64;
+    lab.succeed(&["resume", "killed", &format!("run.total_steps={step}")]);
+    let metrics = lines(&lab.path("killed/metrics.jsonl"));
+    let steps: Vec<_> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert!(steps.windows(2).all(|pair| pair[1] == pair[0] + 16), "no step twice and none left out");
+}
