@@ -1,66 +1,212 @@
 //! The fused CPU kernels, and the backends that use them.
 
+mod adamw;
 mod chunks;
+mod embed;
+mod expert_linear;
 mod flat;
+mod gat;
 mod level;
 mod linear;
 mod math;
 mod microkernel;
+mod mix;
+mod norm_relu;
+mod ppo_loss;
 mod sgemm;
+mod sparsemax;
 
 pub use level::simd_level;
+pub(crate) use ppo_loss::log_softmax_row;
 
 use burn::{
     backend::{Autodiff, Flex, autodiff::checkpoint::strategy::CheckpointStrategy},
     tensor::{DType, Tensor},
 };
 
-use crate::{Activation, OpsBackend, composed};
+use crate::{Activation, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, composed};
 use flat::{unwrap, wrap};
-
-pub(crate) fn log_softmax_row(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) {
-    let allowed = |a: usize| mask.is_none_or(|mask| mask[a]);
-    let max = (0..logits.len()).filter(|&a| allowed(a)).fold(f32::NEG_INFINITY, |m, a| m.max(logits[a]));
-    let mut sum = 0.0;
-    for a in (0..logits.len()).filter(|&a| allowed(a)) {
-        log_probs[a] = logits[a] - max;
-        sum += log_probs[a].exp();
-    }
-    let log_sum = f32::ln(sum);
-    for a in 0..logits.len() {
-        log_probs[a] = if allowed(a) { log_probs[a] - log_sum } else { f32::NEG_INFINITY };
-    }
-}
 
 /// Whether all tensors hold `f32`: the fused kernels know nothing else.
 macro_rules! all_f32 {
     ($($t:expr),+) => { $($t.dtype() == DType::F32)&&+ };
 }
 
-impl OpsBackend for Flex {
-    fn linear_act(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Tensor<Self, 1>,
-        act: Activation,
-    ) -> Tensor<Self, 2> {
-        if !all_f32!(x, weight, bias) {
-            return composed::linear(x, weight, bias, act);
+/// The methods that differ only in which entry of the kernel's module they call.
+macro_rules! fused_operations {
+    ($entry:ident $(, $checkpoints:ident)?) => {
+        fn linear_act(
+            x: Tensor<Self, 2>,
+            weight: Tensor<Self, 2>,
+            bias: Tensor<Self, 1>,
+            act: Activation,
+        ) -> Tensor<Self, 2> {
+            if !all_f32!(x, weight, bias) {
+                return composed::linear(x, weight, bias, act);
+            }
+            wrap(linear::$entry$(::<$checkpoints>)?(unwrap(x), unwrap(weight), unwrap(bias), act))
         }
-        wrap(linear::flex(unwrap(x), unwrap(weight), unwrap(bias), act))
+
+        fn embed_activations(
+            base: Tensor<Self, 2>,
+            activations: Tensor<Self, 2>,
+            direction: Tensor<Self, 1>,
+        ) -> Tensor<Self, 3> {
+            if !all_f32!(base, activations, direction) {
+                return composed::embed_activations(base, activations, direction);
+            }
+            let (base, activations) = (unwrap(base), unwrap(activations));
+            wrap(embed::$entry$(::<$checkpoints>)?(base, activations, unwrap(direction)))
+        }
+
+        fn mix(weights: Tensor<Self, 2>, items: Tensor<Self, 3>) -> Tensor<Self, 2> {
+            if !all_f32!(weights, items) {
+                return composed::mix(weights, items);
+            }
+            wrap(mix::$entry$(::<$checkpoints>)?(unwrap(weights), unwrap(items)))
+        }
+
+        fn expert_linear(
+            x: Tensor<Self, 3>,
+            weight: Tensor<Self, 3>,
+            bias: Tensor<Self, 2>,
+            act: Activation,
+            active: Option<&[bool]>,
+        ) -> Tensor<Self, 3> {
+            if !all_f32!(x, weight, bias) {
+                return composed::expert_linear(x, weight, bias, act, active);
+            }
+            let inputs = [unwrap(x), unwrap(weight), unwrap(bias)];
+            wrap(expert_linear::$entry$(::<$checkpoints>)?(inputs, act, active))
+        }
+
+        fn sparsemax(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
+            if !all_f32!(z) {
+                return composed::sparsemax(z, temperature);
+            }
+            wrap(sparsemax::$entry$(::<$checkpoints>)?(unwrap(z), temperature))
+        }
+    };
+}
+
+/// Whether the floating-point data of a minibatch is `f32`.
+macro_rules! batch_is_f32 {
+    ($batch:expr) => {
+        all_f32!($batch.old_log_probs, $batch.advantages, $batch.returns, $batch.old_values)
+    };
+}
+
+impl OpsBackend for Flex {
+    fused_operations!(flex);
+
+    fn adamw_step<const D: usize>(
+        param: Tensor<Self, D>,
+        grad: Tensor<Self, D>,
+        m: Tensor<Self, D>,
+        v: Tensor<Self, D>,
+        step: &AdamwStep,
+    ) -> (Tensor<Self, D>, Tensor<Self, D>, Tensor<Self, D>) {
+        if !all_f32!(param, grad, m, v) {
+            return composed::adamw_step(param, grad, m, v, step);
+        }
+        let (param, m, v) = adamw::step(unwrap(param), unwrap(grad), unwrap(m), unwrap(v), step);
+        (wrap(param), wrap(m), wrap(v))
+    }
+
+    fn squared_norm<const D: usize>(g: Tensor<Self, D>) -> Tensor<Self, 1> {
+        if !all_f32!(g) {
+            return composed::squared_norm(g);
+        }
+        wrap(adamw::squared_norm(unwrap(g)))
+    }
+
+    fn ppo_loss(
+        logits: Tensor<Self, 2>,
+        values: Tensor<Self, 1>,
+        batch: PpoBatch<Self>,
+        config: &PpoLossConfig,
+    ) -> (Tensor<Self, 1>, Tensor<Self, 1>) {
+        if !(all_f32!(logits, values) && batch_is_f32!(batch)) {
+            return composed::ppo_loss(logits, values, batch, config);
+        }
+        let (loss, stats) = ppo_loss::flex(unwrap(logits), unwrap(values), batch, config);
+        (wrap(loss), wrap(stats))
+    }
+
+    fn gat_attention(
+        h: Tensor<Self, 3>,
+        a_src: Tensor<Self, 2>,
+        a_dst: Tensor<Self, 2>,
+        relation_bias: Tensor<Self, 2>,
+        edges: &GatEdges,
+        slope: f32,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        if !all_f32!(h, a_src, a_dst, relation_bias) {
+            return composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope);
+        }
+        let inputs = [unwrap(h), unwrap(a_src), unwrap(a_dst), unwrap(relation_bias)];
+        let (out, attention) = gat::flex(inputs, edges, slope);
+        (wrap(out), wrap(attention))
+    }
+
+    fn norm_relu(
+        x: Tensor<Self, 2>,
+        gamma: Tensor<Self, 1>,
+        beta: Tensor<Self, 1>,
+        residual: Option<Tensor<Self, 2>>,
+    ) -> Tensor<Self, 2> {
+        if !(all_f32!(x, gamma, beta) && residual.as_ref().is_none_or(|r| all_f32!(r))) {
+            return composed::norm_relu(x, gamma, beta, residual);
+        }
+        wrap(norm_relu::flex(unwrap(x), unwrap(gamma), unwrap(beta), residual.map(unwrap)))
     }
 }
 
+// An optimizer step has no gradient, so `adamw_step` and `squared_norm` stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
-    fn linear_act(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Tensor<Self, 1>,
-        act: Activation,
-    ) -> Tensor<Self, 2> {
-        if !all_f32!(x, weight, bias) {
-            return composed::linear(x, weight, bias, act);
+    fused_operations!(autodiff, C);
+
+    fn ppo_loss(
+        logits: Tensor<Self, 2>,
+        values: Tensor<Self, 1>,
+        batch: PpoBatch<Self>,
+        config: &PpoLossConfig,
+    ) -> (Tensor<Self, 1>, Tensor<Self, 1>) {
+        if !(all_f32!(logits, values) && batch_is_f32!(batch)) {
+            return composed::ppo_loss(logits, values, batch, config);
         }
-        wrap(linear::autodiff::<C>(unwrap(x), unwrap(weight), unwrap(bias), act))
+        let (loss, stats) = ppo_loss::autodiff::<C>(unwrap(logits), unwrap(values), batch, config);
+        (wrap(loss), wrap(stats))
+    }
+
+    fn gat_attention(
+        h: Tensor<Self, 3>,
+        a_src: Tensor<Self, 2>,
+        a_dst: Tensor<Self, 2>,
+        relation_bias: Tensor<Self, 2>,
+        edges: &GatEdges,
+        slope: f32,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        if !all_f32!(h, a_src, a_dst, relation_bias) {
+            return composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope);
+        }
+        let inputs = [unwrap(h), unwrap(a_src), unwrap(a_dst), unwrap(relation_bias)];
+        let (out, attention) = gat::autodiff::<C>(inputs, edges, slope);
+        (wrap(out), wrap(attention))
+    }
+
+    fn norm_relu(
+        x: Tensor<Self, 2>,
+        gamma: Tensor<Self, 1>,
+        beta: Tensor<Self, 1>,
+        residual: Option<Tensor<Self, 2>>,
+    ) -> Tensor<Self, 2> {
+        if !(all_f32!(x, gamma, beta) && residual.as_ref().is_none_or(|r| all_f32!(r))) {
+            return composed::norm_relu(x, gamma, beta, residual);
+        }
+        // Without a residual, zeros that want no gradient.
+        let residual = residual.unwrap_or_else(|| x.zeros_like().detach());
+        let (gamma, beta) = (unwrap(gamma), unwrap(beta));
+        wrap(norm_relu::autodiff::<C>(unwrap(x), gamma, beta, unwrap(residual)))
     }
 }

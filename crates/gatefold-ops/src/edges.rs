@@ -1,5 +1,7 @@
 //! The edges of a graph as plain data, grouped by target row.
 
+use std::sync::Arc;
+
 /// Why edge data was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatEdgesError(String);
@@ -16,8 +18,12 @@ impl std::error::Error for GatEdgesError {}
 ///
 /// The edges of target row `t` are `offsets[t]..offsets[t + 1]`. A layer may compute fewer target
 /// rows than there are sources: `targets[t]` says which source row target row `t` is.
+/// A clone shares the data.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GatEdges {
+pub struct GatEdges(Arc<Edges>);
+
+#[derive(Debug, PartialEq)]
+struct Edges {
     offsets: Vec<u32>,
     sources: Vec<u32>,
     relations: Vec<u32>,
@@ -73,52 +79,54 @@ impl GatEdges {
         if let Some(t) = targets.iter().position(|&s| s as usize >= num_sources) {
             return refuse(format!("target row {t} is row {}, rows are {num_sources}", targets[t]));
         }
-        Ok(Self { offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations })
+        let edges =
+            Edges { offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations };
+        Ok(Self(Arc::new(edges)))
     }
 
     /// Where each target row's edges begin, `[T + 1]`.
     pub fn offsets(&self) -> &[u32] {
-        &self.offsets
+        &self.0.offsets
     }
 
     /// The source row of each edge, `[E]`.
     pub fn sources(&self) -> &[u32] {
-        &self.sources
+        &self.0.sources
     }
 
     /// The relation of each edge, `[E]`.
     pub fn relations(&self) -> &[u32] {
-        &self.relations
+        &self.0.relations
     }
 
     /// What is added to each edge's score after the LeakyReLU, `[E]`.
     pub fn log_multiplicity(&self) -> &[f32] {
-        &self.log_multiplicity
+        &self.0.log_multiplicity
     }
 
     /// The source row that each target row is, `[T]`.
     pub fn targets(&self) -> &[u32] {
-        &self.targets
+        &self.0.targets
     }
 
     /// Number of source rows `S`.
     pub fn num_sources(&self) -> usize {
-        self.num_sources
+        self.0.num_sources
     }
 
     /// Number of target rows `T`.
     pub fn num_targets(&self) -> usize {
-        self.targets.len()
+        self.0.targets.len()
     }
 
     /// Number of edges `E`.
     pub fn num_edges(&self) -> usize {
-        self.sources.len()
+        self.0.sources.len()
     }
 
     /// Number of relations `R`.
     pub fn num_relations(&self) -> usize {
-        self.num_relations
+        self.0.num_relations
     }
 }
 
@@ -126,7 +134,9 @@ impl GatEdges {
 mod tests {
     use super::*;
 
-    fn path() -> (Vec<u32>, Vec<u32>, Vec<u32>, Vec<f32>, Vec<u32>) {
+    type Fields = (Vec<u32>, Vec<u32>, Vec<u32>, Vec<f32>, Vec<u32>);
+
+    fn path() -> Fields {
         (vec![0, 1, 3], vec![0, 0, 1], vec![0, 1, 0], vec![0.0; 3], vec![0, 1])
     }
 
@@ -139,7 +149,6 @@ mod tests {
 
     #[test]
     fn every_wrong_field_is_named() {
-        type Fields = (Vec<u32>, Vec<u32>, Vec<u32>, Vec<f32>, Vec<u32>);
         type Case = (fn(&mut Fields), &'static str);
         let cases: [Case; 8] = [
             (|f| f.0.truncate(2), "offsets for"),

@@ -7,7 +7,7 @@ use crate::{OpsBackend, cpu};
 /// Log-softmax over the allowed entries of each row; masked entries are `-inf`, their gradient is 0.
 ///
 /// Shapes: `logits` and `mask` `[rows, actions]`, `true` = allowed. A row without an allowed entry
-/// is NaN: check masks where they enter. Masking is by selection, so a gradient is never NaN
+/// is all `-inf`: check masks where they enter. Masking is by selection, so a gradient is never NaN
 /// because of a masked entry; but `p * log p` of a masked entry is `0 * -inf`: select there too.
 pub fn masked_log_softmax<B: OpsBackend>(
     logits: Tensor<B, 2>,
@@ -42,7 +42,8 @@ pub(crate) fn selected_log_softmax<B: Backend>(
 /// Log-softmax of one row on the host, with the bits of the fused PPO head.
 ///
 /// A rollout that samples from these log-probabilities has a probability ratio of exactly 1 in the
-/// first minibatch, as long as the logits have the same bits. Masked entries become `-inf`.
+/// first minibatch, as long as the logits have the same bits. Masked entries become `-inf`; a NaN
+/// among the others makes all of those NaN.
 /// Panics if lengths differ.
 pub fn log_softmax_row(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) {
     assert_eq!(logits.len(), log_probs.len(), "log_softmax_row: lengths of logits and result");

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::OpsBackend;
+use crate::{Activation, OpsBackend};
 
 /// Sparsemax of each row at a temperature: the projection of `u = (z - max z) / temperature`.
 ///
@@ -38,7 +38,7 @@ pub fn composed<B: Backend>(z: Tensor<B, 2>, temperature: f32) -> Tensor<B, 2> {
 
     let size = inside.float().cast(u.dtype()).sum_dim(1);
     let threshold = (u.clone().mask_fill(outside.clone(), 0.0).sum_dim(1) - 1.0) / size;
-    let p = (u - threshold).mask_fill(outside, 0.0);
+    let p = Activation::Relu.composed((u - threshold).mask_fill(outside, 0.0));
 
     let invalid = raw.clone().is_nan().bool_or(raw.equal_elem(f32::INFINITY));
     let invalid = data.is_nan().bool_or(invalid).any_dim(1).expand([rows, k]);

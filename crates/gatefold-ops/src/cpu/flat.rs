@@ -1,9 +1,15 @@
 //! Flex tensors as plain slices, and back.
 
 use burn::{
-    backend::flex::{FlexTensor, Layout},
+    backend::{
+        Autodiff, Flex,
+        flex::{FlexTensor, Layout},
+    },
     tensor::{Bytes, DType, Tensor, TensorMetadata, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
+
+/// A float tensor of the backend that trains on the CPU, its graph with checkpoints `C`.
+pub(crate) type Tracked<C> = FloatTensor<Autodiff<Flex, C>>;
 
 /// The `f32` elements of a contiguous tensor, without copying.
 pub(crate) fn floats(t: &FlexTensor) -> &[f32] {
@@ -34,4 +40,27 @@ pub(crate) fn unwrap<B: Backend, const D: usize>(t: Tensor<B, D>) -> FloatTensor
 /// A float tensor around its primitive.
 pub(crate) fn wrap<B: Backend, const D: usize>(p: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(p))
+}
+
+/// The tensor as the only view of its buffer, so that writing the buffer writes the tensor; copies
+/// a view of part of a buffer.
+pub(crate) fn whole(t: FlexTensor) -> FlexTensor {
+    let covers = t.layout().start_offset() == 0 && t.bytes().len() == 4 * t.layout().num_elements();
+    if covers && t.is_contiguous() { t } else { t.to_contiguous() }
+}
+
+/// The elements of an integer tensor as indices. Panics on a negative one.
+pub(crate) fn indices(t: &FlexTensor) -> Vec<usize> {
+    let t = t.to_contiguous();
+    let index = |i: i64| usize::try_from(i).expect("an index of at least 0");
+    match t.dtype() {
+        DType::I32 => t.storage::<i32>().iter().map(|&i| index(i64::from(i))).collect(),
+        DType::I64 => t.storage::<i64>().iter().map(|&i| index(i)).collect(),
+        other => panic!("indices of type {other:?}: i32 and i64 are supported"),
+    }
+}
+
+/// The elements of a boolean tensor, one byte each, in row-major order.
+pub(crate) fn flags(t: &FlexTensor) -> Vec<bool> {
+    t.to_contiguous().storage::<u8>().iter().map(|&byte| byte != 0).collect()
 }

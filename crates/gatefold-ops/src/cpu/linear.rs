@@ -3,7 +3,7 @@
 // R rows, I inputs, O outputs
 
 use burn::backend::{
-    Autodiff, Flex,
+    Flex,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
@@ -11,11 +11,10 @@ use burn::backend::{
     },
     flex::FlexTensor,
 };
-use burn::tensor::ops::FloatTensor;
 
 use super::{
     chunks::{add_parts, map_tasks},
-    flat::{dims, floats, row_major, tensor},
+    flat::{Tracked, dims, floats, row_major, tensor},
     level::{level, mul_add, multiversion},
     math::tanh_in_place,
     sgemm::{Init, Matrix, Panels, gemm},
@@ -222,11 +221,11 @@ impl Backward<Flex, 3> for Linear {
 
 /// [`crate::linear`] on Flex with its gradient.
 pub(super) fn autodiff<C: CheckpointStrategy>(
-    x: FloatTensor<Autodiff<Flex, C>>,
-    weight: FloatTensor<Autodiff<Flex, C>>,
-    bias: FloatTensor<Autodiff<Flex, C>>,
+    x: Tracked<C>,
+    weight: Tracked<C>,
+    bias: Tracked<C>,
     act: Activation,
-) -> FloatTensor<Autodiff<Flex, C>> {
+) -> Tracked<C> {
     let (state, y) = run(x.primitive, weight.primitive, bias.primitive, act);
     match Linear.prepare::<C>([x.node, weight.node, bias.node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(state, y),

@@ -1,4 +1,11 @@
 //! Every fused kernel against its composition, values and gradients, and what must hold besides.
 
+mod adamw;
+mod embed;
+mod experts;
+mod gat;
 mod linear;
+mod norm_relu;
+mod ppo_loss;
+mod sparsemax;
 mod support;

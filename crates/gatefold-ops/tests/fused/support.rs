@@ -72,20 +72,31 @@ pub(crate) fn bits<const D: usize>(t: &Tensor<Flex, D>) -> Vec<u32> {
 /// Equal to 1e-5 of the largest element.
 #[track_caller]
 pub(crate) fn assert_close<const D: usize>(what: &str, got: &Tensor<Flex, D>, expected: &Tensor<Flex, D>) {
-    assert_within(what, 1e-5, got, expected);
+    assert_within(what, 1e-5, 1e-3, got, expected);
 }
 
-/// Equal to `tolerance` times the largest element.
+/// Equal to 1e-5 of the terms, which are of order 1 and may cancel.
+#[track_caller]
+pub(crate) fn assert_close_sums<const D: usize>(
+    what: &str,
+    got: &Tensor<Flex, D>,
+    expected: &Tensor<Flex, D>,
+) {
+    assert_within(what, 1e-5, 0.5, got, expected);
+}
+
+/// Equal to `tolerance` times the largest element, or times `floor` where that is larger.
 #[track_caller]
 pub(crate) fn assert_within<const D: usize>(
     what: &str,
     tolerance: f32,
+    floor: f32,
     got: &Tensor<Flex, D>,
     expected: &Tensor<Flex, D>,
 ) {
     assert_eq!(got.dims(), expected.dims(), "{what}: shapes");
     let (got, expected) = (values(got), values(expected));
-    let scale = expected.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+    let scale = expected.iter().fold(floor, |m, x| m.max(x.abs()));
     for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
         assert!((g - e).abs() <= tolerance * scale, "{what}: element {i} is {g}, expected {e}");
     }

@@ -1,0 +1,186 @@
+//! Layer normalisation, ReLU and residual in one pass over each row, and its backward pass.
+
+use burn::backend::{
+    Flex,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    flex::FlexTensor,
+};
+
+use super::{
+    chunks::{add_parts, map_tasks},
+    flat::{Tracked, dims, floats, row_major, tensor},
+    level::{mul_add, multiversion},
+    math::{LANES, fold_lanes},
+};
+use crate::norm_relu::EPSILON;
+
+/// Rows per chunk.
+const CHUNK: usize = 128;
+
+/// `sum_i f(i)` in [`LANES`] partial sums.
+#[inline(always)]
+fn sum_of(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let whole = len - len % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for l in 0..LANES {
+            lanes[l] += f(start + l);
+        }
+    }
+    for i in whole..len {
+        lanes[i - whole] += f(i);
+    }
+    fold_lanes(lanes)
+}
+
+/// Mean and reciprocal standard deviation of a row.
+#[inline(always)]
+fn moments(x: &[f32]) -> (f32, f32) {
+    let mean = sum_of(x.len(), |i| x[i]) / x.len() as f32;
+    let variance = sum_of(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / x.len() as f32;
+    (mean, 1.0 / (variance + EPSILON).sqrt())
+}
+
+multiversion! {
+    fn forward_rows(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) = forward_body
+}
+
+/// `y += relu(LayerNorm(x) * gamma + beta)` for some rows.
+#[inline(always)]
+fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) {
+    let width = gamma.len();
+    let beta = &beta[..width];
+    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+        let (mean, scale) = moments(x);
+        for i in 0..width {
+            let out = mul_add::<FMA>((x[i] - mean) * scale, gamma[i], beta[i]);
+            y[i] += if out <= 0.0 { 0.0 } else { out };
+        }
+    }
+}
+
+multiversion! {
+    fn backward_rows(
+        x: &[f32], gamma: &[f32], beta: &[f32], g: &[f32],
+        d_x: &mut [f32], d_gamma: &mut [f32], d_beta: &mut [f32],
+    ) = backward_body
+}
+
+#[inline(always)]
+fn backward_body<const FMA: bool>(
+    x: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    g: &[f32],
+    d_x: &mut [f32],
+    d_gamma: &mut [f32],
+    d_beta: &mut [f32],
+) {
+    let width = gamma.len();
+    let (beta, d_gamma, d_beta) = (&beta[..width], &mut d_gamma[..width], &mut d_beta[..width]);
+    let mut normed = vec![0.0; width];
+    for ((x, g), d_x) in x.chunks_exact(width).zip(g.chunks_exact(width)).zip(d_x.chunks_exact_mut(width)) {
+        let (mean, scale) = moments(x);
+        for i in 0..width {
+            normed[i] = (x[i] - mean) * scale;
+            let out = mul_add::<FMA>(normed[i], gamma[i], beta[i]);
+            let passed = if out <= 0.0 { 0.0 } else { g[i] };
+            d_gamma[i] = mul_add::<FMA>(passed, normed[i], d_gamma[i]);
+            d_beta[i] += passed;
+            d_x[i] = passed * gamma[i];
+        }
+        let mean_d = sum_of(width, |i| d_x[i]) / width as f32;
+        let mean_dn = sum_of(width, |i| d_x[i] * normed[i]) / width as f32;
+        for i in 0..width {
+            d_x[i] = scale * (d_x[i] - mean_d - normed[i] * mean_dn);
+        }
+    }
+}
+
+fn run(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, residual: Option<FlexTensor>) -> FlexTensor {
+    let shape: [usize; 2] = dims(x);
+    let mut y = match residual {
+        Some(residual) => floats(&row_major(residual)).to_vec(),
+        None => vec![0.0; shape[0] * shape[1]],
+    };
+    if !y.is_empty() {
+        let size = CHUNK * shape[1];
+        let flops = 12 * y.len();
+        let tasks: Vec<_> = floats(x).chunks(size).zip(y.chunks_mut(size)).collect();
+        map_tasks(tasks, flops, |(x, y)| forward_rows(x, floats(gamma), floats(beta), y));
+    }
+    tensor(y, shape)
+}
+
+/// [`crate::norm_relu`] on Flex.
+pub(super) fn flex(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    beta: FlexTensor,
+    residual: Option<FlexTensor>,
+) -> FlexTensor {
+    run(&row_major(x), &row_major(gamma), &row_major(beta), residual)
+}
+
+#[derive(Debug)]
+struct NormRelu;
+
+impl Backward<Flex, 4> for NormRelu {
+    /// x, gamma, beta
+    type State = [FlexTensor; 3];
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = row_major(grads.consume::<Flex>(&ops.node));
+        let [x, gamma, beta] = ops.state;
+        let [rows, width] = dims(&x);
+        let mut d_x = vec![0.0; rows * width];
+        let size = CHUNK * width;
+        let parts = if d_x.is_empty() {
+            Vec::new()
+        } else {
+            let tasks: Vec<_> =
+                floats(&x).chunks(size).zip(floats(&g).chunks(size)).zip(d_x.chunks_mut(size)).collect();
+            map_tasks(tasks, 24 * rows * width, |((x, g), d_x)| {
+                let mut sums = vec![0.0; 2 * width];
+                let (d_gamma, d_beta) = sums.split_at_mut(width);
+                backward_rows(x, floats(&gamma), floats(&beta), g, d_x, d_gamma, d_beta);
+                sums
+            })
+        };
+        let mut d_gamma = add_parts(parts, 2 * width);
+        let d_beta = d_gamma.split_off(width);
+        let [x_node, gamma_node, beta_node, residual_node] = ops.parents;
+        if let Some(node) = residual_node {
+            grads.register::<Flex>(node.id, g);
+        }
+        if let Some(node) = x_node {
+            grads.register::<Flex>(node.id, tensor(d_x, [rows, width]));
+        }
+        if let Some(node) = gamma_node {
+            grads.register::<Flex>(node.id, tensor(d_gamma, [width]));
+        }
+        if let Some(node) = beta_node {
+            grads.register::<Flex>(node.id, tensor(d_beta, [width]));
+        }
+    }
+}
+
+/// [`crate::norm_relu`] with a residual on Flex with its gradient.
+pub(super) fn autodiff<C: CheckpointStrategy>(
+    x: Tracked<C>,
+    gamma: Tracked<C>,
+    beta: Tracked<C>,
+    residual: Tracked<C>,
+) -> Tracked<C> {
+    let state = [x.primitive, gamma.primitive, beta.primitive].map(row_major);
+    let y = run(&state[0], &state[1], &state[2], Some(residual.primitive));
+    let nodes = [x.node, gamma.node, beta.node, residual.node];
+    match NormRelu.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(state, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}

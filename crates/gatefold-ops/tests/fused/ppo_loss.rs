@@ -1,0 +1,238 @@
+use burn::backend::Flex;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use gatefold_ops::{
+    PpoBatch, PpoLossConfig, composed, log_softmax_row, masked_log_softmax, ppo_loss, ppo_stats,
+};
+use proptest::prelude::*;
+
+use crate::support::*;
+
+// B rows, A actions
+
+struct Case {
+    logits: Vec<f32>,
+    values: Vec<f32>,
+    actions: Vec<i32>,
+    mask: Option<Vec<bool>>,
+    old_log_probs: Vec<f32>,
+    advantages: Vec<f32>,
+    returns: Vec<f32>,
+    old_values: Vec<f32>,
+    num_actions: usize,
+}
+
+const CONFIG: PpoLossConfig =
+    PpoLossConfig { clip: 0.2, value_clip: Some(0.3), value_coef: 0.25, entropy_coef: 0.01 };
+
+impl Case {
+    fn new(rows: usize, num_actions: usize, masked: bool, seed: u64) -> Self {
+        let mut n = Numbers::new(seed);
+        let actions: Vec<i32> = (0..rows).map(|_| n.below(num_actions) as i32).collect();
+        let mask = masked.then(|| {
+            let allowed = |at| at % num_actions == actions[at / num_actions] as usize;
+            (0..rows * num_actions).map(|at| n.next() > 0.0 || allowed(at)).collect()
+        });
+        let mut case = Self {
+            logits: n.vec(rows * num_actions).into_iter().map(|x| 3.0 * x).collect(),
+            values: n.vec(rows),
+            actions,
+            mask,
+            old_log_probs: vec![],
+            advantages: n.vec(rows),
+            returns: n.vec(rows),
+            old_values: n.vec(rows),
+            num_actions,
+        };
+        let host = case.host_log_probs();
+        case.old_log_probs =
+            (0..rows).map(|b| host[b * num_actions + case.actions[b] as usize] + 0.5 * n.next()).collect();
+        case
+    }
+
+    fn rows(&self) -> usize {
+        self.values.len()
+    }
+
+    fn host_log_probs(&self) -> Vec<f32> {
+        let mut all = vec![0.0; self.logits.len()];
+        for b in 0..self.rows() {
+            let range = b * self.num_actions..(b + 1) * self.num_actions;
+            let mask = self.mask.as_ref().map(|mask| &mask[range.clone()]);
+            log_softmax_row(&self.logits[range.clone()], mask, &mut all[range]);
+        }
+        all
+    }
+
+    fn mask(&self) -> Option<Tensor<Train, 2, Bool>> {
+        let shape = [self.rows(), self.num_actions];
+        let tensor = |mask: &Vec<bool>| TensorData::new(mask.clone(), shape);
+        self.mask.as_ref().map(|mask| Tensor::from_data(tensor(mask), &Default::default()))
+    }
+
+    fn batch(&self) -> PpoBatch<Train> {
+        let rows = [self.rows()];
+        let floats = |v: &Vec<f32>| data(&from_vec(v.clone(), rows));
+        PpoBatch {
+            actions: Tensor::<Train, 1, Int>::from_data(
+                TensorData::new(self.actions.clone(), rows),
+                &Default::default(),
+            ),
+            mask: self.mask(),
+            old_log_probs: floats(&self.old_log_probs),
+            advantages: floats(&self.advantages),
+            returns: floats(&self.returns),
+            old_values: floats(&self.old_values),
+        }
+    }
+
+    fn logits(&self) -> Tensor<Flex, 2> {
+        from_vec(self.logits.clone(), [self.rows(), self.num_actions])
+    }
+
+    /// Loss, statistics and gradients of logits and values, the loss scaled as a caller might.
+    fn run(&self, loss: Loss, config: &PpoLossConfig) -> Outcome {
+        let logits = leaf(&self.logits());
+        let values = leaf(&from_vec(self.values.clone(), [self.rows()]));
+        let (loss, stats) = loss(logits.clone(), values.clone(), self.batch(), config);
+        let grads = (loss.clone() * 1.5).backward();
+        Outcome {
+            loss: loss.inner(),
+            stats: stats.inner(),
+            logits: logits.grad(&grads).expect("logits"),
+            values: values.grad(&grads).expect("values"),
+        }
+    }
+}
+
+type Loss = fn(
+    Tensor<Train, 2>,
+    Tensor<Train, 1>,
+    PpoBatch<Train>,
+    &PpoLossConfig,
+) -> (Tensor<Train, 1>, Tensor<Train, 1>);
+
+struct Outcome {
+    loss: Tensor<Flex, 1>,
+    stats: Tensor<Flex, 1>,
+    logits: Tensor<Flex, 2>,
+    values: Tensor<Flex, 1>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_kernel_equals_the_composition(
+        rows in 1usize..40, num_actions in 1usize..12, masked: bool, clip_values: bool, seed: u64,
+    ) {
+        let case = Case::new(rows, num_actions, masked, seed);
+        let config = PpoLossConfig { value_clip: clip_values.then_some(0.3), ..CONFIG };
+        let (fused, plain) = (case.run(ppo_loss, &config), case.run(composed::ppo_loss, &config));
+        assert_close("loss", &fused.loss, &plain.loss);
+        assert_close("statistics", &fused.stats, &plain.stats);
+        assert_within("gradient of the logits", 1e-5, 0.05, &fused.logits, &plain.logits);
+        assert_close("gradient of the values", &fused.values, &plain.values);
+    }
+
+    #[test]
+    fn log_probs_on_the_host_equal_those_on_the_device(
+        rows in 1usize..10, num_actions in 1usize..30, masked: bool, seed: u64,
+    ) {
+        let case = Case::new(rows, num_actions, masked, seed);
+        let device = values(&masked_log_softmax(data(&case.logits()), case.mask()).inner());
+        for (host, device) in case.host_log_probs().into_iter().zip(device) {
+            prop_assert!(host == device || (host - device).abs() <= 1e-5 * host.abs().max(1.0));
+        }
+    }
+}
+
+#[test]
+fn the_ratio_is_exactly_one_for_log_probs_of_the_same_logits_on_the_host() {
+    for num_actions in [2, 5, 18, 40] {
+        let mut case = Case::new(100, num_actions, true, num_actions as u64);
+        let host = case.host_log_probs();
+        case.old_log_probs = (0..100).map(|b| host[b * num_actions + case.actions[b] as usize]).collect();
+        let stats = values(&case.run(ppo_loss, &CONFIG).stats);
+        assert_eq!(stats[ppo_stats::MAX_RATIO_DEVIATION], 0.0);
+        assert_eq!((stats[ppo_stats::APPROX_KL], stats[ppo_stats::CLIP_FRACTION]), (0.0, 0.0));
+    }
+}
+
+#[test]
+fn a_hand_case_has_its_hand_computed_loss() {
+    // Two equal logits: probability 1/2, entropy ln 2. Old probability 1/4: ratio 2, clipped at 1.2.
+    let case = Case {
+        logits: vec![0.3, 0.3],
+        values: vec![1.0],
+        actions: vec![1],
+        mask: None,
+        old_log_probs: vec![0.25f32.ln()],
+        advantages: vec![3.0],
+        returns: vec![3.0],
+        old_values: vec![0.9],
+        num_actions: 2,
+    };
+    let config = PpoLossConfig { value_clip: None, ..CONFIG };
+    let outcome = case.run(ppo_loss, &config);
+    let stats = values(&outcome.stats);
+    let ln2 = std::f32::consts::LN_2;
+    let expected = [-3.6, 2.0, ln2, 1.0 - ln2, 1.0, 1.0];
+    for (got, expected) in stats.iter().zip(expected) {
+        assert!((got - expected).abs() < 1e-5, "{stats:?}");
+    }
+    let loss = values(&outcome.loss)[0];
+    assert!((loss - (-3.6 + 0.25 * 2.0 - 0.01 * ln2)).abs() < 1e-5);
+    // The ratio is clipped and the entropy at its top: no gradient for the logits.
+    assert!(values(&outcome.logits).iter().all(|d| d.abs() < 1e-7));
+    assert!((values(&outcome.values)[0] - 1.5 * 0.25 * (1.0 - 3.0)).abs() < 1e-6);
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let case = Case::new(6, 4, true, 21);
+    let grad = values(&case.run(ppo_loss, &CONFIG).logits);
+    for at in 0..case.logits.len() {
+        let shifted = |by: f32| {
+            let mut logits = case.logits.clone();
+            logits[at] += by;
+            let moved = Case { logits, mask: case.mask.clone(), ..Case::new(6, 4, true, 21) };
+            1.5 * values(&moved.run(ppo_loss, &CONFIG).loss)[0]
+        };
+        let slope = (shifted(1e-2) - shifted(-1e-2)) / 2e-2;
+        assert!((slope - grad[at]).abs() < 2e-3, "{at}: {slope} {}", grad[at]);
+    }
+}
+
+#[test]
+fn no_nan_or_infinity_in_the_logits_is_hidden() {
+    for loss in [ppo_loss as Loss, composed::ppo_loss as Loss] {
+        for bad in [f32::NAN, f32::INFINITY] {
+            for at in 0..3 {
+                let mut case = Case::new(4, 3, false, 3);
+                case.mask = Some((0..12).map(|i| i % 3 != 1 || case.actions[i / 3] == 1).collect());
+                case.logits[at] = bad;
+                assert!(values(&case.run(loss, &CONFIG).loss)[0].is_nan(), "{bad} at {at}");
+            }
+        }
+        let mut case = Case::new(4, 3, false, 3);
+        case.logits[(case.actions[0] as usize + 1) % 3] = f32::NEG_INFINITY;
+        assert!(values(&case.run(loss, &CONFIG).loss)[0].is_nan());
+    }
+}
+
+#[test]
+fn masked_entries_may_be_minus_infinity_and_get_no_gradient() {
+    let mut case = Case::new(20, 6, true, 8);
+    let mask = case.mask.clone().expect("a mask");
+    for (z, &allowed) in case.logits.iter_mut().zip(&mask) {
+        if !allowed {
+            *z = f32::NEG_INFINITY;
+        }
+    }
+    for loss in [ppo_loss as Loss, composed::ppo_loss as Loss] {
+        let outcome = case.run(loss, &CONFIG);
+        assert!(values(&outcome.loss)[0].is_finite());
+        for (d, &allowed) in values(&outcome.logits).into_iter().zip(&mask) {
+            assert!(d.is_finite() && (allowed || d == 0.0));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+use burn::backend::Flex;
+use burn::tensor::Tensor;
+use gatefold_ops::{composed, sparsemax};
+use proptest::prelude::*;
+
+use crate::support::*;
+
+type Function = fn(Tensor<Train, 2>, f32) -> Tensor<Train, 2>;
+
+fn both(check: impl Fn(fn(Tensor<Flex, 2>, f32) -> Tensor<Flex, 2>)) {
+    check(sparsemax);
+    check(composed::sparsemax);
+}
+
+fn row(z: &[f32]) -> Tensor<Flex, 2> {
+    from_vec(z.to_vec(), [1, z.len()])
+}
+
+/// The projection by bisection on the threshold, in f64.
+fn bisected(z: &[f32], temperature: f32) -> Vec<f64> {
+    let max = z.iter().fold(f64::NEG_INFINITY, |m, &z| m.max(f64::from(z)));
+    let u: Vec<f64> = z.iter().map(|&z| (f64::from(z) - max) / f64::from(temperature)).collect();
+    let (mut low, mut high) = (-1.0, 0.0);
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        let sum: f64 = u.iter().map(|u| (u - middle).max(0.0)).sum();
+        if sum > 1.0 { low = middle } else { high = middle }
+    }
+    u.into_iter().map(|u| (u - high).max(0.0)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_kernel_equals_the_composition_and_the_projection(
+        rows in 1usize..20, k in 1usize..12, temperature in 0.1f32..3.0, coarse: bool, seed: u64,
+    ) {
+        let mut n = Numbers::new(seed);
+        // Coarse numbers make ties.
+        let z = if coarse { (n.tensor([rows, k]) * 2.0).round() } else { n.tensor([rows, k]) };
+        let g = n.tensor([rows, k]);
+        let run = |function: Function| {
+            let z = leaf(&z);
+            let p = function(z.clone(), temperature);
+            let grads = (p.clone() * data(&g)).sum().backward();
+            (p.inner(), z.grad(&grads).expect("a gradient"))
+        };
+        let (fused, plain) = (run(sparsemax), run(composed::sparsemax));
+        assert_close("value", &fused.0, &plain.0);
+        assert_close("gradient", &fused.1, &plain.1);
+        for (z, p) in values(&z).chunks(k).zip(values(&fused.0).chunks(k)) {
+            for (p, exact) in p.iter().zip(bisected(z, temperature)) {
+                prop_assert!((f64::from(*p) - exact).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn many_columns_are_sorted_as_well_as_few(k in 60usize..200, seed: u64) {
+        let z = Numbers::new(seed).vec(k);
+        let p = values(&sparsemax(row(&z), 20.0));
+        for (p, exact) in p.into_iter().zip(bisected(&z, 20.0)) {
+            prop_assert!((f64::from(p) - exact).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn closed_forms_come_out_exactly() {
+    let inf = f32::NEG_INFINITY;
+    let cases: [(&[f32], f32, &[f32]); 9] = [
+        (&[3.0, 0.0], 1.0, &[1.0, 0.0]),
+        (&[0.5, 0.0], 1.0, &[0.75, 0.25]),
+        (&[0.5, 0.0], 0.5, &[1.0, 0.0]),
+        (&[0.5, 0.0], 2.0, &[0.625, 0.375]),
+        (&[7.0], 1.0, &[1.0]),
+        (&[2.0, 2.0], 1.0, &[0.5, 0.5]),
+        (&[1.0, inf, 1.0, 0.0], 1.0, &[0.5, 0.0, 0.5, 0.0]),
+        (&[inf, -4.0], 1.0, &[0.0, 1.0]),
+        (&[1e38, -1e38, 1e38, 0.0], 0.5, &[0.5, 0.0, 0.5, 0.0]),
+    ];
+    both(|function| {
+        for (z, temperature, expected) in cases {
+            assert_eq!(values(&function(row(z), temperature)), expected, "{z:?} at {temperature}");
+        }
+    });
+}
+
+#[test]
+fn a_row_with_a_nan_is_nan_and_its_neighbours_are_not() {
+    both(|function| {
+        for bad in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [f32::NEG_INFINITY; 2]] {
+            let p = values(&function(from_vec(vec![bad[0], bad[1], 1.0, 1.0], [2, 2]), 1.0));
+            assert!(p[0].is_nan() && p[1].is_nan(), "{bad:?}");
+            assert_eq!(p[2..], [0.5, 0.5]);
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "temperature 0")]
+fn a_temperature_of_zero_is_refused() {
+    sparsemax(row(&[1.0, 2.0]), 0.0);
+}
