@@ -1,9 +1,12 @@
 //! Fused kernels beside their compositions: `cargo bench -p gatefold-ops`.
 
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
-use gatefold_ops::{Activation, OpsBackend, composed, linear};
+use gatefold_ops::{
+    Activation, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed,
+    gat_attention, linear, ppo_loss, sparsemax, squared_norm,
+};
 
 type Train = Autodiff<Flex>;
 
@@ -18,46 +21,273 @@ fn tensor<B: OpsBackend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     Tensor::from_data(TensorData::new(values, shape), &Default::default())
 }
 
-/// rows, inputs, outputs
-const LAYERS: [[usize; 3]; 6] =
-    [[1, 64, 64], [8, 64, 64], [64, 4, 64], [64, 64, 64], [64, 64, 2], [4096, 64, 64]];
-
-#[divan::bench(args = LAYERS)]
-fn linear_forward_fused(bencher: Bencher<'_, '_>, [rows, inputs, outputs]: [usize; 3]) {
-    let (x, w, b) = (tensor::<Flex, 2>([rows, inputs]), tensor([inputs, outputs]), tensor([outputs]));
-    bencher.bench_local(|| black_box(linear(x.clone(), w.clone(), b.clone(), Activation::Identity)));
+fn leaf<const D: usize>(shape: [usize; D]) -> Tensor<Train, D> {
+    tensor(shape).require_grad()
 }
 
-#[divan::bench(args = LAYERS)]
-fn linear_tanh_forward_fused(bencher: Bencher<'_, '_>, [rows, inputs, outputs]: [usize; 3]) {
-    let (x, w, b) = (tensor::<Flex, 2>([rows, inputs]), tensor([inputs, outputs]), tensor([outputs]));
-    bencher.bench_local(|| black_box(linear(x.clone(), w.clone(), b.clone(), Activation::Tanh)));
+mod layer {
+    use super::*;
+
+    /// rows, inputs, outputs
+    const LAYERS: [[usize; 3]; 6] =
+        [[1, 64, 64], [8, 64, 64], [64, 4, 64], [64, 64, 64], [64, 64, 2], [4096, 64, 64]];
+
+    fn run_forward(
+        bencher: Bencher<'_, '_>,
+        [rows, inputs, outputs]: [usize; 3],
+        layer: Layer<Flex>,
+        act: Activation,
+    ) {
+        let (x, w, b) = (tensor([rows, inputs]), tensor([inputs, outputs]), tensor([outputs]));
+        bencher.bench_local(|| black_box(layer(x.clone(), w.clone(), b.clone(), act)));
+    }
+
+    fn run_backward(bencher: Bencher<'_, '_>, [rows, inputs, outputs]: [usize; 3], layer: Layer<Train>) {
+        let (x, w, b) = (leaf([rows, inputs]), leaf([inputs, outputs]), leaf([outputs]));
+        let act = Activation::Tanh;
+        bencher.bench_local(|| black_box(layer(x.clone(), w.clone(), b.clone(), act).sum().backward()));
+    }
+
+    #[divan::bench(args = LAYERS)]
+    fn product_fused(bencher: Bencher<'_, '_>, shape: [usize; 3]) {
+        run_forward(bencher, shape, linear, Activation::Identity);
+    }
+
+    #[divan::bench(args = LAYERS)]
+    fn tanh_fused(bencher: Bencher<'_, '_>, shape: [usize; 3]) {
+        run_forward(bencher, shape, linear, Activation::Tanh);
+    }
+
+    #[divan::bench(args = LAYERS)]
+    fn tanh_composed(bencher: Bencher<'_, '_>, shape: [usize; 3]) {
+        run_forward(bencher, shape, composed::linear, Activation::Tanh);
+    }
+
+    #[divan::bench(args = LAYERS)]
+    fn tanh_with_backward_fused(bencher: Bencher<'_, '_>, shape: [usize; 3]) {
+        run_backward(bencher, shape, linear);
+    }
+
+    #[divan::bench(args = LAYERS)]
+    fn tanh_with_backward_composed(bencher: Bencher<'_, '_>, shape: [usize; 3]) {
+        run_backward(bencher, shape, composed::linear);
+    }
 }
 
-#[divan::bench(args = LAYERS)]
-fn linear_tanh_forward_composed(bencher: Bencher<'_, '_>, [rows, inputs, outputs]: [usize; 3]) {
-    let (x, w, b) = (tensor::<Flex, 2>([rows, inputs]), tensor([inputs, outputs]), tensor([outputs]));
-    bencher.bench_local(|| black_box(composed::linear(x.clone(), w.clone(), b.clone(), Activation::Tanh)));
+mod gat {
+    use super::*;
+
+    type Layer = fn(
+        Tensor<Train, 3>,
+        Tensor<Train, 2>,
+        Tensor<Train, 2>,
+        Tensor<Train, 2>,
+        &GatEdges,
+        f32,
+    ) -> (Tensor<Train, 3>, Tensor<Train, 3>);
+
+    /// 64 graphs, an 8 x 8 torus with self loops each; 4 heads.
+    fn run(bencher: Bencher<'_, '_>, channels: usize, layer: Layer) {
+        let (side, nodes) = (8u32, 64u32);
+        let sources = (0..nodes).flat_map(|i| {
+            let (row, col) = (i / side, i % side);
+            let at = |row: u32, col: u32| row % side * side + col % side;
+            [i, at(row + 1, col), at(row + side - 1, col), at(row, col + 1), at(row, col + side - 1)]
+        });
+        let edges = GatEdges::new(
+            (0..=nodes).map(|i| 5 * i).collect(),
+            sources.collect(),
+            (0..nodes).flat_map(|_| [0, 1, 1, 1, 1]).collect(),
+            vec![0.0; 320],
+            (0..nodes).collect(),
+            64,
+            2,
+        )
+        .expect("a torus");
+        let h = leaf([64, 64, 4 * channels]);
+        let (a_src, a_dst, bias) = (leaf([4, channels]), leaf([4, channels]), leaf([2, 4]));
+        bencher.bench_local(|| {
+            let (h, a_src, a_dst) = (h.clone(), a_src.clone(), a_dst.clone());
+            let (out, _) = layer(h, a_src, a_dst, bias.clone(), &edges, 0.2);
+            black_box(out.sum().backward())
+        });
+    }
+
+    #[divan::bench(args = [8, 16])]
+    fn with_backward_fused(bencher: Bencher<'_, '_>, channels: usize) {
+        run(bencher, channels, gat_attention);
+    }
+
+    #[divan::bench(args = [8, 16])]
+    fn with_backward_composed(bencher: Bencher<'_, '_>, channels: usize) {
+        run(bencher, channels, composed::gat_attention);
+    }
 }
 
-type Layer = fn(Tensor<Train, 2>, Tensor<Train, 2>, Tensor<Train, 1>, Activation) -> Tensor<Train, 2>;
+mod projection {
+    use super::*;
 
-fn linear_backward(bencher: Bencher<'_, '_>, [rows, inputs, outputs]: [usize; 3], layer: Layer) {
-    let x = tensor::<Train, 2>([rows, inputs]).require_grad();
-    let w = tensor::<Train, 2>([inputs, outputs]).require_grad();
-    let b = tensor::<Train, 1>([outputs]).require_grad();
-    bencher.bench_local(|| {
-        let y = layer(x.clone(), w.clone(), b.clone(), Activation::Tanh);
-        black_box(y.sum().backward())
-    });
+    #[divan::bench(args = [4, 8])]
+    fn sparsemax_fused(bencher: Bencher<'_, '_>, k: usize) {
+        let z = leaf([4096, k]);
+        bencher.bench_local(|| black_box(sparsemax(z.clone(), 0.5).sum().backward()));
+    }
+
+    #[divan::bench(args = [4, 8])]
+    fn sparsemax_composed(bencher: Bencher<'_, '_>, k: usize) {
+        let z = leaf([4096, k]);
+        bencher.bench_local(|| black_box(composed::sparsemax(z.clone(), 0.5).sum().backward()));
+    }
 }
 
-#[divan::bench(args = LAYERS)]
-fn linear_tanh_with_backward_fused(bencher: Bencher<'_, '_>, shape: [usize; 3]) {
-    linear_backward(bencher, shape, linear);
+const STEP: AdamwStep = AdamwStep {
+    lr: 3e-4,
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-5,
+    weight_decay: 0.0,
+    grad_scale: 0.5,
+    bias_correction1: 0.5,
+    bias_correction2: 0.1,
+};
+
+mod optimizer {
+    use super::*;
+
+    fn run(bencher: Bencher<'_, '_>, size: usize, step: Step) {
+        let g = tensor([size, 64]);
+        let mut state = Some((tensor([size, 64]), tensor([size, 64]), tensor([size, 64]).abs()));
+        bencher.bench_local(|| {
+            let (p, m, v) = state.take().expect("the last step's");
+            state = Some(step(p, g.clone(), m, v, &STEP));
+        });
+    }
+
+    #[divan::bench(args = [4, 64, 4096])]
+    fn adamw_fused(bencher: Bencher<'_, '_>, size: usize) {
+        run(bencher, size, adamw_step);
+    }
+
+    #[divan::bench(args = [4, 64, 4096])]
+    fn adamw_composed(bencher: Bencher<'_, '_>, size: usize) {
+        run(bencher, size, composed::adamw_step);
+    }
+
+    #[divan::bench]
+    fn squared_norm_fused(bencher: Bencher<'_, '_>) {
+        let g: Tensor<Flex, 2> = tensor([64, 64]);
+        bencher.bench_local(|| black_box(squared_norm(g.clone())));
+    }
 }
 
-#[divan::bench(args = LAYERS)]
-fn linear_tanh_with_backward_composed(bencher: Bencher<'_, '_>, shape: [usize; 3]) {
-    linear_backward(bencher, shape, composed::linear);
+type Scalar<B> = Tensor<B, 1>;
+type Matrix<B> = Tensor<B, 2>;
+type Moments = (Matrix<Flex>, Matrix<Flex>, Matrix<Flex>);
+type Layer<B> = fn(Matrix<B>, Matrix<B>, Scalar<B>, Activation) -> Matrix<B>;
+type Loss =
+    fn(Matrix<Train>, Scalar<Train>, PpoBatch<Train>, &PpoLossConfig) -> (Scalar<Train>, Scalar<Train>);
+type Step = fn(Matrix<Flex>, Matrix<Flex>, Matrix<Flex>, Matrix<Flex>, &AdamwStep) -> Moments;
+
+/// What a training step of this bench computes with.
+struct Operations {
+    linear: Layer<Train>,
+    ppo_loss: Loss,
+    adamw: Step,
+    norm: fn(Tensor<Flex, 2>) -> Tensor<Flex, 1>,
+}
+
+const FUSED: Operations = Operations { linear, ppo_loss, adamw: adamw_step, norm: squared_norm };
+const COMPOSED: Operations = Operations {
+    linear: composed::linear,
+    ppo_loss: composed::ppo_loss,
+    adamw: composed::adamw_step,
+    norm: composed::squared_norm,
+};
+
+fn minibatch(rows: usize) -> PpoBatch<Train> {
+    let actions = TensorData::new((0..rows as i32).map(|i| i % 2).collect(), [rows]);
+    PpoBatch {
+        actions: Tensor::<Train, 1, Int>::from_data(actions, &Default::default()),
+        mask: None,
+        old_log_probs: tensor([rows]) * 0.1 - 0.7,
+        advantages: tensor([rows]),
+        returns: tensor([rows]),
+        old_values: tensor([rows]),
+    }
+}
+
+const LOSS: PpoLossConfig =
+    PpoLossConfig { clip: 0.2, value_clip: None, value_coef: 0.5, entropy_coef: 0.01 };
+
+mod ppo {
+    use super::*;
+
+    fn run_head(bencher: Bencher<'_, '_>, rows: usize, operations: Operations) {
+        let (logits, values, batch) = (leaf([rows, 2]), leaf([rows]), minibatch(rows));
+        bencher.bench_local(|| {
+            let (loss, _) = (operations.ppo_loss)(logits.clone(), values.clone(), batch.clone(), &LOSS);
+            black_box(loss.backward())
+        });
+    }
+
+    #[divan::bench(args = [64, 4096])]
+    fn head_fused(bencher: Bencher<'_, '_>, rows: usize) {
+        run_head(bencher, rows, FUSED);
+    }
+
+    #[divan::bench(args = [64, 4096])]
+    fn head_composed(bencher: Bencher<'_, '_>, rows: usize) {
+        run_head(bencher, rows, COMPOSED);
+    }
+
+    /// One step of two separate 4-64-64-{2, 1} tanh nets: forward, loss, backward, global norm, AdamW.
+    fn run_step(bencher: Bencher<'_, '_>, rows: usize, operations: Operations) {
+        let x: Tensor<Train, 2> = tensor([rows, 4]);
+        let batch = minibatch(rows);
+        let sizes = [[4, 64], [64, 64], [64, 2], [4, 64], [64, 64], [64, 1]];
+        let mut state: Vec<_> = sizes
+            .iter()
+            .flat_map(|&[inputs, outputs]| [[inputs, outputs], [1, outputs]])
+            .map(|shape| {
+                let zeros = Tensor::<Flex, 2>::zeros(shape, &Default::default());
+                (tensor::<Flex, 2>(shape) * 0.2, zeros.clone(), zeros)
+            })
+            .collect();
+        bencher.bench_local(|| {
+            let leaves: Vec<Tensor<Train, 2>> =
+                state.iter().map(|(p, ..)| Tensor::from_inner(p.clone()).require_grad()).collect();
+            let net = |first: usize| {
+                (0..3).fold(x.clone(), |x, i| {
+                    let act = if i < 2 { Activation::Tanh } else { Activation::Identity };
+                    let (w, b) = (leaves[first + 2 * i].clone(), leaves[first + 2 * i + 1].clone());
+                    (operations.linear)(x, w, b.squeeze_dim(0), act)
+                })
+            };
+            let (logits, values) = (net(0), net(6).squeeze_dim(1));
+            let (loss, stats) = (operations.ppo_loss)(logits, values, batch.clone(), &LOSS);
+            let mut grads = loss.backward();
+            let grads: Vec<_> =
+                leaves.iter().map(|leaf| leaf.grad_remove(&mut grads).expect("a gradient")).collect();
+            drop(leaves);
+            let norm: f32 =
+                grads.iter().map(|g| (operations.norm)(g.clone()).into_scalar()).sum::<f32>().sqrt();
+            let step = AdamwStep { grad_scale: 0.5 / norm.max(0.5), ..STEP };
+            state = std::mem::take(&mut state)
+                .into_iter()
+                .zip(grads)
+                .map(|((p, m, v), g)| (operations.adamw)(p, g, m, v, &step))
+                .collect();
+            black_box(stats.into_data())
+        });
+    }
+
+    #[divan::bench(args = [1, 64, 128, 1024])]
+    fn step_fused(bencher: Bencher<'_, '_>, rows: usize) {
+        run_step(bencher, rows, FUSED);
+    }
+
+    #[divan::bench(args = [1, 64, 128, 1024])]
+    fn step_composed(bencher: Bencher<'_, '_>, rows: usize) {
+        run_step(bencher, rows, COMPOSED);
+    }
 }
