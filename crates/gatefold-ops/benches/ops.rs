@@ -10,6 +10,10 @@ use gatefold_ops::{
 
 type Train = Autodiff<Flex>;
 
+/// As in the binary: with large buffers the default allocator spends its time in page faults.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }

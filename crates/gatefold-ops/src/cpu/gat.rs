@@ -49,12 +49,10 @@ impl Layer<'_> {
         2 * batch * (rows * self.width() + 20 * self.edges.num_edges() * self.heads)
     }
 
-    /// The elements of head `k` in row `row` of a `[_, H * C]` matrix.
+    /// The number of heads and of channels; constants where `H` and `C` are not 0.
     #[inline(always)]
-    fn at<const C: usize>(&self, row: usize, k: usize) -> std::ops::Range<usize> {
-        let channels = if C == 0 { self.channels } else { C };
-        let start = (row * self.heads + k) * channels;
-        start..start + channels
+    fn sizes<const H: usize, const C: usize>(&self) -> (usize, usize) {
+        (if H == 0 { self.heads } else { H }, if C == 0 { self.channels } else { C })
     }
 
     fn edges_of(&self, target: usize) -> std::ops::Range<usize> {
@@ -63,16 +61,15 @@ impl Layer<'_> {
     }
 }
 
-/// Calls `body` with the channel count as a constant where it is a common one.
-macro_rules! by_channels {
+/// Calls `body` with heads and channels as constants where they are common ones.
+macro_rules! by_size {
     ($layer:expr, $body:ident::<$fma:ident>($($arg:expr),*)) => {
-        match $layer.channels {
-            4 => $body::<$fma, 4>($($arg),*),
-            8 => $body::<$fma, 8>($($arg),*),
-            16 => $body::<$fma, 16>($($arg),*),
-            32 => $body::<$fma, 32>($($arg),*),
-            64 => $body::<$fma, 64>($($arg),*),
-            _ => $body::<$fma, 0>($($arg),*),
+        match ($layer.heads, $layer.channels) {
+            (4, 8) => $body::<$fma, 4, 8>($($arg),*),
+            (4, 16) => $body::<$fma, 4, 16>($($arg),*),
+            (4, 32) => $body::<$fma, 4, 32>($($arg),*),
+            (4, 64) => $body::<$fma, 4, 64>($($arg),*),
+            _ => $body::<$fma, 0, 0>($($arg),*),
         }
     };
 }
@@ -94,59 +91,99 @@ fn forward_body<const FMA: bool>(
 ) {
     let (edges, width) = (layer.edges, layer.width());
     let (rows, scores) = (edges.num_sources() * width, edges.num_edges() * layer.heads);
-    let mut source_score = vec![0.0; edges.num_sources() * layer.heads];
+    let mut scratch = vec![0.0; (edges.num_sources() + 3) * layer.heads];
     for (graph, out) in out.chunks_exact_mut(edges.num_targets() * width).enumerate() {
         let h = &h[graph * rows..(graph + 1) * rows];
         let attention = &mut attention[graph * scores..(graph + 1) * scores];
         let negative = &mut negative[graph * scores..(graph + 1) * scores];
-        by_channels!(layer, forward_graph::<FMA>(layer, h, out, attention, negative, &mut source_score));
+        by_size!(layer, forward_graph::<FMA>(layer, h, out, attention, negative, &mut scratch));
     }
 }
 
 #[inline(always)]
-fn forward_graph<const FMA: bool, const C: usize>(
+fn forward_graph<const FMA: bool, const H: usize, const C: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     out: &mut [f32],
     attention: &mut [f32],
     negative: &mut [bool],
-    source_score: &mut [f32],
+    scratch: &mut [f32],
 ) {
-    let (edges, heads) = (layer.edges, layer.heads);
-    for j in 0..edges.num_sources() {
-        for k in 0..heads {
-            source_score[j * heads + k] =
-                dot::<FMA>(&layer.a_src[layer.at::<C>(0, k)], &h[layer.at::<C>(j, k)]);
-        }
+    let (heads, channels) = layer.sizes::<H, C>();
+    let edges = layer.edges;
+    let width = heads * channels;
+    let (source_score, rest) = scratch.split_at_mut(edges.num_sources() * heads);
+    let (own, rest) = rest.split_at_mut(heads);
+    let (max, sum) = rest.split_at_mut(heads);
+    let sum = &mut sum[..heads];
+    for (h, score) in h.chunks_exact(width).zip(source_score.chunks_exact_mut(heads)) {
+        head_dots::<FMA, H, C>(layer, layer.a_src, h, score);
     }
+    // Scores less their largest, edge by edge; then all weights at once; then their shares.
     for (t, &row) in edges.targets().iter().enumerate() {
         let range = layer.edges_of(t);
-        for k in 0..heads {
-            let own = dot::<FMA>(&layer.a_dst[layer.at::<C>(0, k)], &h[layer.at::<C>(row as usize, k)]);
-            let mut max = f32::NEG_INFINITY;
-            for e in range.clone() {
-                let (j, relation) = (edges.sources()[e] as usize, edges.relations()[e] as usize);
-                let score = source_score[j * heads + k] + own + layer.relation_bias[relation * heads + k];
-                negative[e * heads + k] = score < 0.0;
-                let leaky = if score < 0.0 { layer.slope * score } else { score };
-                let score = leaky + edges.log_multiplicity()[e];
-                attention[e * heads + k] = score;
-                max = if score > max { score } else { max };
-            }
-            let mut sum = 0.0;
-            for e in range.clone() {
-                let weight = exp::<FMA>(attention[e * heads + k] - max);
-                attention[e * heads + k] = weight;
-                sum += weight;
-            }
-            let share = 1.0 / sum;
-            let out = &mut out[layer.at::<C>(t, k)];
-            for e in range.clone() {
-                let alpha = attention[e * heads + k] * share;
-                attention[e * heads + k] = alpha;
-                add_scaled::<FMA>(out, alpha, &h[layer.at::<C>(edges.sources()[e] as usize, k)]);
+        head_dots::<FMA, H, C>(layer, layer.a_dst, &h[row as usize * width..][..width], own);
+        max.fill(f32::NEG_INFINITY);
+        for e in range.clone() {
+            let (j, relation) = (edges.sources()[e] as usize, edges.relations()[e] as usize);
+            let source = &source_score[j * heads..][..heads];
+            let bias = &layer.relation_bias[relation * heads..][..heads];
+            let multiplicity = edges.log_multiplicity()[e];
+            let attention = &mut attention[e * heads..][..heads];
+            let negative = &mut negative[e * heads..][..heads];
+            for k in 0..heads {
+                let score = source[k] + own[k] + bias[k];
+                negative[k] = score < 0.0;
+                attention[k] = (if score < 0.0 { layer.slope * score } else { score }) + multiplicity;
+                max[k] = if attention[k] > max[k] { attention[k] } else { max[k] };
             }
         }
+        for attention in attention[range.start * heads..range.end * heads].chunks_exact_mut(heads) {
+            for k in 0..heads {
+                attention[k] -= max[k];
+            }
+        }
+    }
+    for weight in attention.iter_mut() {
+        *weight = exp::<FMA>(*weight);
+    }
+    for (t, out) in out.chunks_exact_mut(width).enumerate() {
+        let range = layer.edges_of(t);
+        sum.fill(0.0);
+        for weight in attention[range.start * heads..range.end * heads].chunks_exact(heads) {
+            for k in 0..heads {
+                sum[k] += weight[k];
+            }
+        }
+        for share in sum.iter_mut() {
+            *share = 1.0 / *share;
+        }
+        for e in range {
+            let alpha = &mut attention[e * heads..][..heads];
+            let h = &h[edges.sources()[e] as usize * width..][..width];
+            for k in 0..heads {
+                alpha[k] *= sum[k];
+                add_scaled::<FMA>(
+                    &mut out[k * channels..][..channels],
+                    alpha[k],
+                    &h[k * channels..][..channels],
+                );
+            }
+        }
+    }
+}
+
+/// `dots_k = a_k . h_k` for every head.
+#[inline(always)]
+fn head_dots<const FMA: bool, const H: usize, const C: usize>(
+    layer: &Layer<'_>,
+    a: &[f32],
+    h: &[f32],
+    dots: &mut [f32],
+) {
+    let (heads, channels) = layer.sizes::<H, C>();
+    for k in 0..heads {
+        dots[k] = dot::<FMA>(&a[k * channels..][..channels], &h[k * channels..][..channels]);
     }
 }
 
@@ -172,13 +209,13 @@ fn backward_body<const FMA: bool>(
     let (edges, width) = (layer.edges, layer.width());
     let (rows, new_rows) = (edges.num_sources() * width, edges.num_targets() * width);
     let scores = edges.num_edges() * layer.heads;
-    let mut scratch = vec![0.0; edges.num_sources() * layer.heads + edges.num_edges()];
+    let mut scratch = vec![0.0; (edges.num_sources() + edges.num_edges() + 2) * layer.heads];
     for (graph, d_h) in d_h.chunks_exact_mut(rows).enumerate() {
         let h = &h[graph * rows..(graph + 1) * rows];
         let attention = &attention[graph * scores..(graph + 1) * scores];
         let negative = &negative[graph * scores..(graph + 1) * scores];
         let g = &g[graph * new_rows..(graph + 1) * new_rows];
-        by_channels!(
+        by_size!(
             layer,
             backward_graph::<FMA>(layer, h, attention, negative, g, d_h, d_parameters, &mut scratch)
         );
@@ -186,7 +223,7 @@ fn backward_body<const FMA: bool>(
 }
 
 #[inline(always)]
-fn backward_graph<const FMA: bool, const C: usize>(
+fn backward_graph<const FMA: bool, const H: usize, const C: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
@@ -196,44 +233,70 @@ fn backward_graph<const FMA: bool, const C: usize>(
     d_parameters: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (edges, heads, width) = (layer.edges, layer.heads, layer.width());
+    let (heads, channels) = layer.sizes::<H, C>();
+    let edges = layer.edges;
+    let width = heads * channels;
     let (d_a_src, rest) = d_parameters.split_at_mut(width);
     let (d_a_dst, d_relation) = rest.split_at_mut(width);
-    let (d_source, d_alpha) = scratch.split_at_mut(edges.num_sources() * heads);
+    let (d_source, rest) = scratch.split_at_mut(edges.num_sources() * heads);
+    let (mean, rest) = rest.split_at_mut(heads);
+    let (d_own, d_alpha) = rest.split_at_mut(heads);
     d_source.fill(0.0);
     for (t, &row) in edges.targets().iter().enumerate() {
-        let range = layer.edges_of(t);
-        for k in 0..heads {
-            let g = &g[layer.at::<C>(t, k)];
-            let mut mean = 0.0;
-            for e in range.clone() {
-                let source = layer.at::<C>(edges.sources()[e] as usize, k);
-                let alpha = attention[e * heads + k];
-                d_alpha[e] = dot::<FMA>(g, &h[source.clone()]);
-                mean = mul_add::<FMA>(alpha, d_alpha[e], mean);
-                add_scaled::<FMA>(&mut d_h[source], alpha, g);
+        let g = &g[t * width..][..width];
+        mean.fill(0.0);
+        for e in layer.edges_of(t) {
+            let j = edges.sources()[e] as usize;
+            let (alpha, d_alpha) = (&attention[e * heads..][..heads], &mut d_alpha[e * heads..][..heads]);
+            let (h, d_h) = (&h[j * width..][..width], &mut d_h[j * width..][..width]);
+            for k in 0..heads {
+                let g = &g[k * channels..][..channels];
+                d_alpha[k] = dot::<FMA>(g, &h[k * channels..][..channels]);
+                add_scaled::<FMA>(&mut d_h[k * channels..][..channels], alpha[k], g);
             }
-            let mut d_own = 0.0;
-            for e in range.clone() {
-                let slope = if negative[e * heads + k] { layer.slope } else { 1.0 };
-                let d_score = attention[e * heads + k] * (d_alpha[e] - mean) * slope;
-                d_source[edges.sources()[e] as usize * heads + k] += d_score;
-                d_relation[edges.relations()[e] as usize * heads + k] += d_score;
-                d_own += d_score;
+            for k in 0..heads {
+                mean[k] = mul_add::<FMA>(alpha[k], d_alpha[k], mean[k]);
             }
-            let own = layer.at::<C>(row as usize, k);
-            let head = layer.at::<C>(0, k);
-            add_scaled::<FMA>(&mut d_h[own.clone()], d_own, &layer.a_dst[head.clone()]);
-            add_scaled::<FMA>(&mut d_a_dst[head], d_own, &h[own]);
         }
+        d_own.fill(0.0);
+        for e in layer.edges_of(t) {
+            let (j, relation) = (edges.sources()[e] as usize, edges.relations()[e] as usize);
+            let (alpha, d_alpha) = (&attention[e * heads..][..heads], &d_alpha[e * heads..][..heads]);
+            let negative = &negative[e * heads..][..heads];
+            let d_source = &mut d_source[j * heads..][..heads];
+            let d_relation = &mut d_relation[relation * heads..][..heads];
+            for k in 0..heads {
+                let slope = if negative[k] { layer.slope } else { 1.0 };
+                let d_score = alpha[k] * (d_alpha[k] - mean[k]) * slope;
+                d_source[k] += d_score;
+                d_relation[k] += d_score;
+                d_own[k] += d_score;
+            }
+        }
+        let at = row as usize * width..(row as usize + 1) * width;
+        add_scores::<FMA, H, C>(layer, d_own, layer.a_dst, &h[at.clone()], &mut d_h[at], d_a_dst);
     }
-    for j in 0..edges.num_sources() {
-        for k in 0..heads {
-            let (source, head) = (layer.at::<C>(j, k), layer.at::<C>(0, k));
-            let d = d_source[j * heads + k];
-            add_scaled::<FMA>(&mut d_h[source.clone()], d, &layer.a_src[head.clone()]);
-            add_scaled::<FMA>(&mut d_a_src[head], d, &h[source]);
-        }
+    let rows = h.chunks_exact(width).zip(d_h.chunks_exact_mut(width));
+    for ((h, d_h), d) in rows.zip(d_source.chunks_exact(heads)) {
+        add_scores::<FMA, H, C>(layer, d, layer.a_src, h, d_h, d_a_src);
+    }
+}
+
+/// The backward pass of [`head_dots`]: `d_h += d_k a_k` and `d_a += d_k h_k` for every head.
+#[inline(always)]
+fn add_scores<const FMA: bool, const H: usize, const C: usize>(
+    layer: &Layer<'_>,
+    d: &[f32],
+    a: &[f32],
+    h: &[f32],
+    d_h: &mut [f32],
+    d_a: &mut [f32],
+) {
+    let (heads, channels) = layer.sizes::<H, C>();
+    for k in 0..heads {
+        let at = k * channels..(k + 1) * channels;
+        add_scaled::<FMA>(&mut d_h[at.clone()], d[k], &a[at.clone()]);
+        add_scaled::<FMA>(&mut d_a[at.clone()], d[k], &h[at]);
     }
 }
 
