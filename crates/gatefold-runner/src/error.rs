@@ -75,6 +75,9 @@ pub enum RunError {
 
     /// A run without a usable checkpoint.
     #[error("{}: no usable checkpoint: {reason}", path.display())]
+    #[diagnostic(help(
+        "give a run directory, such as runs/quickstart/<timestamp>-s1, or a checkpoint in it"
+    ))]
     NoCheckpoint {
         /// The folder searched.
         path: PathBuf,

@@ -44,7 +44,9 @@ pub fn resolve(
     let file = SourceText::parse(name, text)?;
     let overrides =
         overrides.iter().map(|argument| Override::parse(argument)).collect::<Result<Vec<_>, _>>()?;
-    let layers = Layers { file, overrides };
+    let mut given = file.table.clone();
+    overrides.iter().for_each(|change| merge(&mut given, change.table()));
+    let layers = Layers { file, overrides, given };
 
     let entry = layers.environment(entries)?;
     let schema = experiment_schema(entry);
@@ -79,27 +81,22 @@ pub(crate) fn to_table(config: &ExperimentConfig) -> Table {
 struct Layers {
     file: SourceText,
     overrides: Vec<Override>,
+    /// The file's table with the overrides over it.
+    given: Table,
 }
 
 impl Layers {
-    /// The value of a key before defaults: the last override, else the file's.
-    fn given(&self, key: &str) -> Option<&Value> {
-        let overridden = self.overrides.iter().rev().find(|change| change.key == key);
-        overridden.map(|change| &change.value).or_else(|| lookup(&self.file.table, key))
-    }
-
     /// The error at a key, pointing to the layer that set it.
     fn error(&self, fault: Fault) -> Box<ConfigError> {
-        if self.overrides.iter().any(|change| change.key == fault.key) {
-            command_line(fault)
-        } else {
-            self.file.fault(fault)
-        }
+        let sets = |change: &Override| {
+            fault.key.strip_prefix(&change.key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if self.overrides.iter().any(sets) { command_line(fault) } else { self.file.fault(fault) }
     }
 
     /// The environment named, or `None` where the schema will complain about the name itself.
     fn environment<'a>(&self, entries: &'a [EnvEntry]) -> Result<Option<&'a EnvEntry>, Box<ConfigError>> {
-        let Some(Value::String(name)) = self.given("env.name") else { return Ok(None) };
+        let Some(Value::String(name)) = lookup(&self.given, "env.name") else { return Ok(None) };
         if let Some(entry) = entries.iter().find(|entry| entry.name == name) {
             return Ok(Some(entry));
         }
@@ -108,17 +105,14 @@ impl Layers {
 
     fn merge(&self, entry: Option<&EnvEntry>, schema: &Key) -> Result<Table, Box<ConfigError>> {
         let mut merged = Table::new();
-        if let Some(Value::String(name)) = self.given("preset") {
+        if let Some(Value::String(name)) = lookup(&self.given, "preset") {
             let preset = Preset::ALL.into_iter().find(|preset| preset.name() == name);
             merged = preset.expect("the schema knows the presets").table();
         }
         if let Some(entry) = entry {
             merge(&mut merged, Table::from_iter([("env".to_string(), option_defaults(entry).into())]));
         }
-        merge(&mut merged, self.file.table.clone());
-        for change in &self.overrides {
-            merge(&mut merged, change.table());
-        }
+        merge(&mut merged, self.given.clone());
         check_required(&merged, schema).map_err(|fault| self.file.fault(fault))?;
         Ok(merged)
     }

@@ -184,7 +184,7 @@ impl Key {
             Kind::Integer { min, max } => {
                 format!(
                     "a whole number{}",
-                    range((*min != i64::MIN).then_some(min), (*max != i64::MAX).then_some(max))
+                    range((*min != i64::MIN).then_some(min), (*max < i64::from(u32::MAX)).then_some(max))
                 )
             }
             Kind::Number { min, max, .. } => {

@@ -182,6 +182,11 @@ fn mistakes_in_overrides_are_told_of_the_command_line() {
         ("run.seed", "command line: `run.seed` is not an override: need key=value"),
         ("eval.seed=1", "command line: [eval] seed = 1: must differ from run.seed"),
         ("run.stop_at_target=true", "command line: [run] stop_at_target = true: needs target_return"),
+        (
+            "env={name='wlak'}",
+            "command line: env.name = \"wlak\": unknown environment | did you mean \"walk\"?",
+        ),
+        ("ppo={minibatch=100000}", "command line: [ppo] minibatch = 100000: need 2..=8192"),
         ("run.name=a/b", "command line: [run] name = \"a/b\": need letters"),
         ("curriculum.warmup_until=0.9", "command line: [curriculum] warmup_until = 0.9: must not exceed"),
     ];
@@ -271,9 +276,12 @@ fn the_printed_defaults_document_every_key() {
         assert!(text.contains(word), "no {word:?} in\n{text}");
     }
     let lines: Vec<_> = text.lines().collect();
-    for (i, line) in
-        lines.iter().enumerate().filter(|(_, line)| line.contains(" = ") && !line.contains("Options"))
-    {
+    let is_key = |line: &str| {
+        let name = line.trim_start_matches("# ").split_once(" = ").map(|(name, _)| name);
+        name.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+    };
+    assert!(lines.iter().filter(|line| is_key(line)).count() > 80);
+    for (i, line) in lines.iter().enumerate().filter(|(_, line)| is_key(line)) {
         assert!(lines[i - 1].starts_with("# "), "no documentation above {line:?}");
     }
 }

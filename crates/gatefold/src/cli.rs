@@ -29,7 +29,7 @@ pub(crate) fn execute(entries: &[EnvEntry], arguments: impl IntoIterator<Item = 
         }
     };
     let Some(command) = cli.command else {
-        terminal.say(&Cli::command().render_long_help().to_string());
+        terminal.say(&Cli::command().render_help().to_string());
         return ExitCode::SUCCESS;
     };
     match commands::carry_out(command, entries, &mut terminal) {

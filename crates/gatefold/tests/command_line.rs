@@ -125,5 +125,8 @@ fn environments_are_listed_and_checked() {
     }
     let check = gatefold(&["env", "check", "cartpole"]);
     assert_eq!(check.code, Some(0), "{}", check.err);
-    assert!(check.out.contains("checks held"), "{}", check.out);
+    assert!(check.out.contains("checks held") && !check.out.contains("draws nothing"), "{}", check.out);
+    let check = gatefold(&["env", "check", "corridor"]);
+    assert_eq!(check.code, Some(0), "{}", check.err);
+    assert!(check.out.contains("`corridor` draws nothing"), "{}", check.out);
 }

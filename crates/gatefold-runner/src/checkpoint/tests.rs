@@ -77,7 +77,8 @@ fn the_hash_covers_tensors_and_state_but_not_the_header() {
 
 #[test]
 fn damage_to_any_file_is_detected_and_the_previous_checkpoint_is_used() {
-    let damages: [(&str, fn(&Path)); 3] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 3] = [
         ("a flipped bit", |path| {
             let mut bytes = fs::read(path).unwrap();
             let middle = bytes.len() / 2;

@@ -31,7 +31,7 @@ pub(super) enum Command {
         #[arg(value_name = "KEY=VALUE")]
         overrides: Vec<String>,
         /// Seed of the run; the same as run.seed=N
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
         seed: Option<u64>,
         /// Folder of the run, empty or absent [default: runs/<name>/<timestamp>-s<seed>]
         #[arg(long, value_name = "D")]
@@ -87,9 +87,6 @@ pub(super) enum EnvCommand {
         /// Its own options, such as length=5
         #[arg(value_name = "KEY=VALUE")]
         options: Vec<String>,
-        /// It draws nothing, so different seeds must agree
-        #[arg(long)]
-        deterministic: bool,
     },
 }
 

@@ -47,8 +47,8 @@ pub(super) fn carry_out(
             terminal.say(&evaluation_table(&evaluation));
         }
         Command::Env(EnvCommand::List) => terminal.say(&environment_list(entries)),
-        Command::Env(EnvCommand::Check { name, options, deterministic }) => {
-            terminal.say(&check_environment(&name, &options, deterministic, entries)?);
+        Command::Env(EnvCommand::Check { name, options }) => {
+            terminal.say(&check_environment(&name, &options, entries)?);
         }
         Command::Config(ConfigCommand::Check { file, overrides }) => {
             terminal.say(&layers::to_toml(&layers::load(&file, &overrides, entries)?));
@@ -81,21 +81,21 @@ fn environment_list(entries: &[EnvEntry]) -> String {
     sorted.iter().map(|entry| format!("{:width$}  {}\n", entry.name, entry.about)).collect()
 }
 
-fn check_environment(
-    name: &str,
-    options: &[String],
-    deterministic: bool,
-    entries: &[EnvEntry],
-) -> Result<String, Failure> {
+/// Checks an environment as one that draws, and if it breaks that as one that draws nothing.
+fn check_environment(name: &str, options: &[String], entries: &[EnvEntry]) -> Result<String, Failure> {
     let entry = layers::find_environment(name, entries)?;
     // The options go through the same checks as those of an experiment file.
     let mut overrides = vec![format!("env.name={name}")];
     overrides.extend(options.iter().map(|option| format!("env.{option}")));
     let config = layers::resolve("command line", "about = \"a check\"", &overrides, entries)?;
-    let settings = conformance::Settings { options: config.env.options, deterministic, ..Default::default() };
-    match conformance::check(entry, &settings) {
+    let drawing = conformance::Settings { options: config.env.options, ..Default::default() };
+    let fixed = conformance::Settings { deterministic: true, ..drawing.clone() };
+    match conformance::check(entry, &drawing) {
         Ok(report) => Ok(report.to_string()),
-        Err(violations) => Err(Box::new(Refused(violations.to_string()))),
+        Err(violations) => match conformance::check(entry, &fixed) {
+            Ok(report) => Ok(format!("{report}\n`{name}` draws nothing: every seed gives the same episodes")),
+            Err(_) => Err(Box::new(Refused(violations.to_string()))),
+        },
     }
 }
 
