@@ -13,6 +13,7 @@ mod microkernel;
 mod mix;
 mod norm_relu;
 mod ppo_loss;
+mod scratch;
 mod sgemm;
 mod sparsemax;
 

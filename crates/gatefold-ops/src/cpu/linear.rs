@@ -17,6 +17,7 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
     level::{level, mul_add, multiversion},
     math::tanh_in_place,
+    scratch::Scratch,
     sgemm::{Init, Matrix, Panels, gemm},
 };
 use crate::Activation;
@@ -147,7 +148,7 @@ pub(super) fn backward(
             }
             g
         } else {
-            buffer = vec![0.0; count * outputs];
+            buffer = Scratch::new(count * outputs);
             if outputs > 0 {
                 activation_gradient(act, y, g, &mut buffer, &mut bias);
             }

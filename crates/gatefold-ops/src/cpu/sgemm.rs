@@ -10,6 +10,7 @@
 use super::{
     level::Level,
     microkernel::{self, PANEL, Tile},
+    scratch::Scratch,
 };
 
 /// A matrix as a view: element (i, j) is `data[i * row_stride + j * col_stride]`.
@@ -54,7 +55,7 @@ pub(crate) enum Init<'a> {
 pub(crate) struct Panels<'a> {
     /// Full panels are read from here if they were not packed.
     direct: Option<Matrix<'a>>,
-    packed: Vec<f32>,
+    packed: Scratch,
     k: usize,
     n: usize,
 }
@@ -67,7 +68,7 @@ impl<'a> Panels<'a> {
         let direct = b.col_stride == 1 && (rows < 32 || stays_in_cache);
         let first = if direct { n / PANEL } else { 0 };
         let count = n.div_ceil(PANEL) - first;
-        let mut packed = vec![0.0; count * k * PANEL];
+        let mut packed = Scratch::new(count * k * PANEL);
         if k > 0 {
             for (p, panel) in packed.chunks_exact_mut(k * PANEL).enumerate() {
                 pack(b, (first + p) * PANEL, panel);
@@ -89,15 +90,19 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Copies the panel of columns from `first` on; columns beyond the last stay 0.
+/// Copies the panel of columns from `first` on; columns beyond the last become 0.
 fn pack(b: Matrix<'_>, first: usize, panel: &mut [f32]) {
     let width = PANEL.min(b.cols - first);
     if b.col_stride == 1 {
         for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
             let start = k * b.row_stride + first;
             row[..width].copy_from_slice(&b.data[start..start + width]);
+            row[width..].fill(0.0);
         }
     } else {
+        if width < PANEL {
+            panel.fill(0.0);
+        }
         for j in 0..width {
             let column = &b.data[(first + j) * b.col_stride..];
             for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
