@@ -86,11 +86,23 @@ impl Lab {
         child.expect("the binary starts")
     }
 
-    /// Environment steps of the newest checkpoint, 0 without one.
-    fn newest_step(&self, run: &str) -> u64 {
+    /// Environment steps of the run's checkpoints, ascending.
+    fn steps(&self, run: &str) -> Vec<u64> {
         let entries = fs::read_dir(self.path(run).join("checkpoints")).into_iter().flatten();
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
+        let mut steps: Vec<_> = names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// Environment steps of the newest checkpoint, 0 without one.
+    fn newest_step(&self, run: &str) -> u64 {
+        self.steps(run).pop().unwrap_or(0)
+    }
+
+    fn summary(&self, run: &str) -> serde_json::Value {
+        let text = fs::read_to_string(self.path(run).join("summary.json")).unwrap();
+        serde_json::from_str(&text).expect("the summary is JSON")
     }
 }
 
@@ -111,8 +123,7 @@ fn a_run_leaves_configuration_metrics_checkpoints_and_summary() {
     let metrics = lines(&lab.path("run/metrics.jsonl"));
     let steps: Vec<_> = metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [16, 32, 48, 64]);
-    let summary: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(lab.path("run/summary.json")).unwrap()).unwrap();
+    let summary = lab.summary("run");
     assert_eq!((&summary["env"], &summary["seed"]), (&"corridor".into(), &5.into()));
     assert_eq!((&summary["total_steps"], &summary["eval_episodes"]), (&64.into(), &4.into()));
     assert_eq!(summary["eval_return_mean"], 8.0, "every step of the corridor earns 1, eight steps long");
@@ -131,6 +142,55 @@ fn without_a_run_directory_the_run_names_its_own() {
         fs::read_dir(lab.path("runs/small")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(runs.len(), 1);
     assert!(runs[0].to_string_lossy().ends_with("-s1"), "{runs:?}");
+}
+
+#[test]
+fn every_key_of_the_run_does_what_it_says() {
+    let lab = Lab::new();
+    let train = |run: &str, overrides: &[&str]| {
+        lab.succeed(&[&["train", "small.toml", "--run-dir", run], overrides].concat());
+        lab.summary(run)
+    };
+    train("seldom", &["run.checkpoint_every=2", "run.keep_checkpoints=9"]);
+    assert_eq!(lab.steps("seldom"), [0, 32, 64]);
+    train("few", &["run.keep_checkpoints=1"]);
+    assert_eq!(lab.steps("few"), [64]);
+    train("wide", &["run.num_envs=4"]);
+    assert_eq!(lines(&lab.path("wide/metrics.jsonl"))[0]["step"], 32);
+
+    let target = ["run.total_steps=1600", "run.target_return=7.5"];
+    let summary = train("target", &target);
+    let reached = summary["steps_to_target"].as_u64().expect("every episode returns 8");
+    assert!(reached < 1600 && summary["total_steps"] == 1600, "{summary}");
+    let summary = train("stop", &[&target[..], &["run.stop_at_target=true"]].concat());
+    assert_eq!(summary["steps_to_target"], reached);
+    assert!(summary["total_steps"].as_u64().unwrap() < 1600, "{summary}");
+
+    train("one", &[]);
+    train("other", &["run.seed=2"]);
+    let hash = |run: &str| lab.succeed(&["checkpoint", "hash", run]).out;
+    assert_ne!(hash("one"), hash("other"));
+    lab.succeed(&["train", "small.toml", "run.name=renamed", "run.total_steps=16"]);
+    assert!(lab.path("runs/renamed").is_dir());
+}
+
+#[test]
+fn every_key_of_the_evaluation_does_what_it_says() {
+    let lab = Lab::new();
+    let train = |run: &str, overrides: &[&str]| {
+        lab.succeed(&[&["train", "small.toml", "env.name=identity", "--run-dir", run], overrides].concat());
+        lab.summary(run)["eval_return_mean"].clone()
+    };
+    let usual = train("usual", &[]);
+    assert_ne!(usual, train("seed", &["eval.seed=4321"]));
+    assert_ne!(usual, train("mode", &["eval.deterministic=true"]));
+    train("often", &["eval.every=2", "eval.episodes=7"]);
+    let metrics = lines(&lab.path("often/metrics.jsonl"));
+    let evaluated: Vec<_> = metrics.iter().map(|line| line.get("eval/return_mean").is_some()).collect();
+    assert_eq!(evaluated, [false, true, false, true]);
+    assert_eq!(lab.summary("often")["eval_episodes"], 7);
+    let best = fs::read_to_string(lab.path("often/checkpoints/best.json")).unwrap();
+    assert!(best.contains("return_mean"), "{best}");
 }
 
 #[test]
