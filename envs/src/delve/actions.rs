@@ -2,7 +2,7 @@
 
 use gatefold_env::StreamRng;
 
-use super::hero::{Hero, MAX_NUTRITION};
+use super::hero::Hero;
 use super::level::{Item, Level};
 use super::outlook::Outlook;
 
@@ -26,11 +26,12 @@ pub enum Deed {
     Flee,
     /// 14: throws a dart at the nearest monster in a clear line.
     Throw,
-    /// 15: eats a ration.
+    /// 15: eats a ration, when there is room for it.
     Eat,
     /// 16: drinks a potion.
     Quaff,
-    /// 17: searches the adjacent walls for secret doors.
+    /// 17: searches the walls up to two cells away for secret doors; allowed next to a wall that has
+    /// not been searched.
     Search,
     /// 18: waits a turn, and heals if no monster is in view. Always allowed.
     Rest,
@@ -92,8 +93,8 @@ impl Deed {
             Self::Approach => outlook.approach.is_some(),
             Self::Flee => outlook.flee.is_some(),
             Self::Throw => outlook.target.is_some(),
-            Self::Eat => hero.food > 0 && hero.nutrition < MAX_NUTRITION,
-            Self::Quaff => hero.potions > 0,
+            Self::Eat => hero.food > 0 && hero.is_hungry(),
+            Self::Quaff => hero.potions > 0 && hero.hp < hero.max_hp,
             Self::Search => outlook.can_search,
             Self::Rest => true,
             Self::Descend => outlook.on_stairs,
@@ -162,5 +163,87 @@ fn strike(level: &mut Level, hero: &mut Hero, index: usize, rng: &mut StreamRng)
     if monster.hp <= 0 {
         let slain = level.remove_monster(index);
         hero.gain_experience(slain.kind().xp);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delve::{Delve, DelveConfig, Scripted};
+    use gatefold_env::{Action, Environment, Purpose, stream};
+    use rand::RngExt;
+
+    /// Calls `see` on states of games played mostly by the scripted and at times by a random policy.
+    fn on_states(mut see: impl FnMut(&Delve, &StreamRng)) {
+        for seed in 0..12 {
+            let mut rng = stream(seed, Purpose::Environment, 0);
+            let config = DelveConfig { levels: 1 + seed as u8 % 3, ..DelveConfig::default() };
+            let mut game = Delve::new(&config).unwrap();
+            game.reset(&mut rng);
+            for turn in 0..500 {
+                see(&game, &rng);
+                let deed = if turn % 4 == 0 {
+                    let allowed: Vec<_> =
+                        (0..NUM_ACTIONS).filter(|&a| game.allows(Deed::from_index(a))).collect();
+                    Deed::from_index(allowed[rng.random_range(0..allowed.len())])
+                } else {
+                    Scripted::default().act(&game, &mut rng)
+                };
+                assert!(game.allows(deed), "{deed:?}");
+                if game.step(Action::Discrete(deed.index()), &mut rng).end.is_some() {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_mask_allows_exactly_the_actions_that_have_an_effect() {
+        let mut seen = [[0; 2]; NUM_ACTIONS];
+        on_states(|game, rng| {
+            for action in 0..NUM_ACTIONS {
+                let deed = Deed::from_index(action);
+                assert_eq!(deed.index(), action);
+                let (mut level, mut hero, mut draws) = (game.level.clone(), game.hero, rng.clone());
+                let descends = perform(deed, &mut level, &mut hero, &game.outlook, &mut draws);
+                // A missed blow changes nothing but has been rolled for.
+                let effect = descends || level != game.level || hero != game.hero || draws != *rng;
+                let allowed = game.allows(deed);
+                seen[action][usize::from(allowed)] += 1;
+                match deed {
+                    Deed::Rest => assert!(allowed, "waiting is always allowed"),
+                    _ => assert_eq!(effect, allowed, "{deed:?} {}", game.render().unwrap()),
+                }
+            }
+        });
+        for (action, counts) in seen.iter().enumerate() {
+            let deed = Deed::from_index(action);
+            assert!(counts[1] > 0, "{deed:?} was never allowed");
+            assert!(counts[0] > 0 || deed == Deed::Rest, "{deed:?} was never forbidden");
+        }
+    }
+
+    #[test]
+    fn travelling_takes_the_first_step_of_the_way_and_fighting_hits_the_monster_meant() {
+        let check = |rows: &[&str], deed: Deed, expected: &str| {
+            let mut game = Delve::from_map(&DelveConfig::default(), rows, true).unwrap();
+            assert!(game.allows(deed), "{deed:?} in {rows:?}");
+            let mut rng = stream(5, Purpose::Environment, 0);
+            perform(deed, &mut game.level, &mut game.hero, &game.outlook, &mut rng);
+            let (hero, monsters) = (game.hero.pos, game.level.monsters.len());
+            let got = format!("{},{} {} {} {}", hero.x, hero.y, game.hero.gold, game.hero.darts, monsters);
+            assert_eq!(got, expected, "{deed:?} in {rows:?}");
+        };
+        let cases: [(&[&str], Deed, &str); 6] = [
+            (&["#####", "#@.$#", "#####"], Deed::Collect, "2,1 0 3 0"),
+            (&["#####", "#@$.#", "#####"], Deed::Step(2), "2,1 10 3 0"),
+            (&["#####", "#@.>#", "#####"], Deed::SeekStairs, "2,1 0 3 0"),
+            (&["######", "#@..k#", "######"], Deed::Approach, "2,1 0 3 1"),
+            (&["######", "#.@.k#", "######"], Deed::Flee, "1,1 0 3 1"),
+            (&["######", "#@..b#", "######"], Deed::Throw, "1,1 0 2 0"),
+        ];
+        for (rows, deed, expected) in cases {
+            check(rows, deed, expected);
+        }
     }
 }

@@ -146,3 +146,136 @@ pub(super) fn has_clear_line(level: &Level, from: Pos, to: Pos) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delve::{Delve, DelveConfig};
+    use gatefold_env::{Purpose, stream};
+
+    /// What became of the first monster after some turns in which the hero only waits.
+    struct Watched {
+        /// Where it was after each turn.
+        places: Vec<Pos>,
+        /// Hit points the hero lost.
+        damage: i16,
+    }
+
+    fn watch(rows: &[&str], lit: bool, hp: i16, turns: usize) -> Watched {
+        let mut game = Delve::from_map(&DelveConfig::default(), rows, lit).unwrap();
+        let mut rng = stream(9, Purpose::Environment, 0);
+        game.level.monsters[0].hp = hp.min(game.level.monsters[0].hp);
+        let mut places = Vec::new();
+        for _ in 0..turns {
+            monsters_turn(&mut game.level, &mut game.hero, &mut rng);
+            places.push(game.level.monsters[0].pos);
+        }
+        Watched { places, damage: game.hero.hurt }
+    }
+
+    const HALL: [&str; 7] = [
+        "##############",
+        "#............#",
+        "#............#",
+        "#@..........M#",
+        "#............#",
+        "#............#",
+        "##############",
+    ];
+
+    fn hall(glyph: &str) -> Vec<String> {
+        HALL.iter().map(|row| row.replace('M', glyph)).collect()
+    }
+
+    fn watch_hall(glyph: &str, hp: i16, turns: usize) -> Watched {
+        let rows = hall(glyph);
+        watch(&rows.iter().map(String::as_str).collect::<Vec<_>>(), true, hp, turns)
+    }
+
+    const HERO: Pos = Pos { x: 1, y: 3 };
+
+    #[test]
+    fn a_chaser_runs_up_and_bites() {
+        for glyph in ["j", "w", "O", "k"] {
+            let seen = watch_hall(glyph, i16::MAX, 30);
+            let distances: Vec<_> = seen.places.iter().map(|p| p.distance(HERO)).collect();
+            assert!(distances.is_sorted_by(|a, b| a >= b) && distances[29] == 1, "{glyph}: {distances:?}");
+            assert!(seen.damage > 0, "{glyph}");
+        }
+    }
+
+    #[test]
+    fn a_bat_flutters_about_without_pursuing() {
+        let seen = watch_hall("b", i16::MAX, 200);
+        let columns: Vec<_> = seen.places.iter().map(|p| p.x).collect();
+        assert!(columns.iter().max() > columns.iter().min());
+        let near = seen.places.iter().filter(|p| p.distance(HERO) == 1).count();
+        assert!(near < 60, "next to the hero in {near} of 200 turns");
+        assert!(watch(&["####", "#@b#", "####"], true, i16::MAX, 30).damage > 0, "but it bites who is near");
+    }
+
+    #[test]
+    fn a_guard_keeps_to_its_post_unless_somebody_comes_near() {
+        let far = watch_hall("s", i16::MAX, 30);
+        assert!(far.places.iter().all(|&p| p == Pos { x: 12, y: 3 }) && far.damage == 0);
+        let near = watch(&["######", "#@..s#", "######"], true, i16::MAX, 30);
+        assert!(near.damage > 0, "it strikes a trespasser");
+        let mut game = Delve::from_map(
+            &DelveConfig::default(),
+            &hall("s").iter().map(|r| &r[..]).collect::<Vec<_>>(),
+            true,
+        )
+        .unwrap();
+        let away = Pos { x: 6, y: 1 };
+        game.level.move_monster(0, away);
+        let mut rng = stream(9, Purpose::Environment, 0);
+        (0..10).for_each(|_| monsters_turn(&mut game.level, &mut game.hero, &mut rng));
+        assert_eq!(game.level.monsters[0].pos, Pos { x: 12, y: 3 }, "it returns to its post");
+    }
+
+    #[test]
+    fn an_archer_shoots_along_free_lines_only() {
+        // One turn, many throws of the dice: the archer hits from afar sooner or later, or never.
+        let shoots = |rows: &[&str]| {
+            let game = Delve::from_map(&DelveConfig::default(), rows, true).unwrap();
+            (0..30).any(|seed| {
+                let mut rng = stream(seed, Purpose::Environment, 0);
+                let (mut level, mut hero) = (game.level.clone(), game.hero);
+                monsters_turn(&mut level, &mut hero, &mut rng);
+                hero.hurt > 0
+            })
+        };
+        let cases: [(&[&str], bool); 6] = [
+            (&["########", "#@....a#", "########"], true),
+            (&["#######", "#@....#", "#.....#", "#..a..#", "#######"], true),
+            (&["#######", "#@....#", "#.....#", "#...a.#", "#######"], false),
+            (&["#######", "#@....#", "#.....#", "#.....#", "#...a.#", "#######"], true),
+            (&["########", "#@..s.a#", "########"], false),
+            (&["###########", "#@.......a#", "###########"], false),
+        ];
+        for (rows, expected) in cases {
+            assert_eq!(shoots(rows), expected, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_hurt_coward_runs_away_and_bites_only_when_cornered() {
+        let seen = watch(&["##########", "#@.k.....#", "##########"], true, 3, 20);
+        assert_eq!((seen.places[19], seen.damage), (Pos::new(8, 1), 0));
+        assert!(watch(&["####", "#@k#", "####"], true, 3, 20).damage > 0);
+    }
+
+    #[test]
+    fn a_chaser_out_of_sight_follows_the_trail() {
+        let rows = ["#########", "#j,,,,,,#", "#######,#", "#@,,,,,,#", "#########"];
+        let mut game = Delve::from_map(&DelveConfig::default(), &rows, false).unwrap();
+        let mut rng = stream(9, Purpose::Environment, 0);
+        let way = [2, 3, 4, 5, 6].map(|x| Pos::new(x, 1));
+        let rest = [Pos::new(7, 2), Pos::new(6, 3), Pos::new(5, 3), Pos::new(4, 3), Pos::new(3, 3)];
+        way.into_iter().chain(rest).chain([Pos::new(2, 3)]).for_each(|p| game.level.extend_trail(p));
+        for _ in 0..12 {
+            monsters_turn(&mut game.level, &mut game.hero, &mut rng);
+        }
+        assert_eq!(game.level.monsters[0].pos.distance(game.hero.pos), 1);
+    }
+}

@@ -10,8 +10,8 @@ use super::grid::Pos;
 pub(super) const MAX_NUTRITION: i16 = 400;
 /// What one ration gives.
 const RATION: i16 = 250;
-/// Nutrition below which the hero feels hungry.
-pub(super) const HUNGRY: i16 = 120;
+/// Nutrition up to which the hero is hungry: there is room for a ration.
+pub(super) const HUNGRY: i16 = MAX_NUTRITION - RATION;
 
 /// The hero's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,21 +90,24 @@ impl Hero {
         self.hp = (self.hp + points).min(self.max_hp);
     }
 
-    pub(super) fn eat(&mut self) {
-        self.food -= 1;
-        self.nutrition = (self.nutrition + RATION).min(MAX_NUTRITION);
+    /// Whether there is room for a ration.
+    pub(super) fn is_hungry(&self) -> bool {
+        self.nutrition <= HUNGRY
     }
 
-    /// A potion heals; drunk in full health it raises the maximum a little.
+    pub(super) fn eat(&mut self) {
+        self.food -= 1;
+        self.nutrition += RATION;
+    }
+
     pub(super) fn quaff(&mut self) {
         self.potions -= 1;
-        self.max_hp += i16::from(self.hp == self.max_hp);
         self.heal(6 + self.max_hp / 2);
     }
 
     /// One turn of undisturbed rest.
     pub(super) fn rest(&mut self) {
-        self.heal(1 + self.max_hp / 20);
+        self.heal(1 + self.max_hp / 10);
     }
 
     /// What every turn brings: hunger, starvation, slow healing.
@@ -150,12 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn a_potion_heals_or_strengthens() {
+    fn a_potion_heals_half_of_the_maximum_and_six_but_never_beyond() {
         let mut hero = Hero { hp: 2, potions: 2, ..Hero::new(Pos::new(1, 1)) };
         hero.quaff();
-        assert_eq!((hero.hp, hero.max_hp), (17, 18));
-        hero.hp = 18;
+        assert_eq!((hero.hp, hero.potions), (17, 1));
         hero.quaff();
-        assert_eq!((hero.hp, hero.max_hp, hero.potions), (19, 19, 0));
+        assert_eq!((hero.hp, hero.max_hp, hero.potions), (18, 18, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grid::{Grid, Pos};
+use super::grid::{Grid, HEIGHT, Pos, WIDTH};
 use super::monsters::Monster;
 
 /// What lies on the floor.
@@ -41,7 +41,7 @@ pub(super) const NUM_ROOMS: usize = 6;
 const TRAIL: usize = 16;
 
 /// Terrain, contents and the hero's knowledge of one level.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Level {
     /// Walkable cells; a secret door is not one of them until it is found.
     pub(super) open: Grid,
@@ -127,19 +127,17 @@ impl Level {
         self.known = self.known.zip(&seen, |k, s| k | s);
     }
 
-    /// Searches the walls next to `pos`; the secret doors among them become doors.
+    /// Searches the walls up to two cells from `pos`; the secret doors among them become doors.
     pub(super) fn search(&mut self, pos: Pos) {
-        for y in pos.y - 1..=pos.y + 1 {
-            for x in pos.x - 1..=pos.x + 1 {
-                let cell = Pos { x, y };
-                self.searched.set(cell);
-                if self.secret.get(cell) {
-                    self.secret.clear(cell);
-                    self.doors.set(cell);
-                    self.open.set(cell);
-                }
-            }
-        }
+        let span = |v: i8, end: usize| (v.max(2) as usize - 2, (v as usize + 2).min(end - 1));
+        let ((x0, x1), (y0, y1)) = (span(pos.x, WIDTH), span(pos.y, HEIGHT));
+        let mut reach = Grid::default();
+        reach.fill(x0, y0, x1, y1);
+        let found = self.secret.zip(&reach, |s, r| s & r);
+        self.searched = self.searched.zip(&reach, |s, r| s | r);
+        self.secret = self.secret.zip(&found, |s, f| s & !f);
+        self.doors = self.doors.zip(&found, |d, f| d | f);
+        self.open = self.open.zip(&found, |o, f| o | f);
     }
 
     /// Walkable cells that the hero knows of.
@@ -149,13 +147,13 @@ impl Level {
 
     /// Known walkable cells next to unknown ones.
     pub(super) fn frontier(&self) -> Grid {
-        let unknown: [u64; super::grid::HEIGHT] = std::array::from_fn(|y| {
+        let unknown: [u64; HEIGHT] = std::array::from_fn(|y| {
             let row = !self.known.0[y];
             row | row << 1 | row >> 1
         });
         let known_open = self.known_open();
         let mut frontier = Grid::default();
-        for y in 1..super::grid::HEIGHT - 1 {
+        for y in 1..HEIGHT - 1 {
             frontier.0[y] = (unknown[y - 1] | unknown[y] | unknown[y + 1]) & known_open.0[y];
         }
         frontier
@@ -165,7 +163,7 @@ impl Level {
     pub(super) fn dead_ends(&self) -> Grid {
         let open = self.known_open();
         let mut ends = Grid::default();
-        for y in 1..super::grid::HEIGHT - 1 {
+        for y in 1..HEIGHT - 1 {
             let row = open.0[y];
             let (n, s, w, e) = (open.0[y - 1], open.0[y + 1], row << 1, row >> 1);
             let several = n & s | w & e | (n | s) & (w | e);

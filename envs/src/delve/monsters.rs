@@ -57,13 +57,13 @@ const fn kind(
 /// Bat, jackal, kobold, archer, sentinel, wolf, ogre.
 pub(super) static KINDS: [Kind; 7] = [
     //    behaviour          levels hp dmg hit% speed xp
-    kind('b', Behaviour::Wander, (1, 3), 3, 2, 60, 18, 4),
-    kind('j', Behaviour::Chase, (1, 2), 5, 3, 60, 15, 6),
-    kind('k', Behaviour::Flee, (1, 4), 8, 4, 60, 12, 10),
+    kind('b', Behaviour::Wander, (1, 3), 3, 2, 60, 18, 5),
+    kind('j', Behaviour::Chase, (1, 2), 5, 3, 60, 15, 7),
+    kind('k', Behaviour::Flee, (1, 4), 8, 4, 60, 12, 11),
     kind('a', Behaviour::Shoot, (2, 5), 9, 4, 60, 12, 16),
-    kind('s', Behaviour::Guard, (2, 5), 16, 7, 65, 12, 30),
-    kind('w', Behaviour::Chase, (3, 5), 12, 5, 65, 15, 24),
-    kind('O', Behaviour::Chase, (4, 5), 24, 9, 65, 10, 45),
+    kind('s', Behaviour::Guard, (2, 5), 16, 7, 65, 12, 26),
+    kind('w', Behaviour::Chase, (3, 5), 12, 5, 65, 15, 20),
+    kind('O', Behaviour::Chase, (4, 5), 24, 9, 65, 10, 34),
 ];
 
 /// The strongest hit of any kind; scales threats to [0, 1].

@@ -12,7 +12,7 @@ use gatefold_env::ObservationView;
 use super::Delve;
 use super::actions::{Deed, NUM_ACTIONS};
 use super::grid::{DIRECTIONS, HEIGHT, Pos};
-use super::hero::{HUNGRY, MAX_NUTRITION};
+use super::hero::MAX_NUTRITION;
 use super::level::Item;
 use super::monsters::{Behaviour, MAX_DAMAGE, Monster};
 use super::paths::Hint;
@@ -77,7 +77,7 @@ fn statistics(game: &Delve, writer: &mut Writer<'_>) {
         max_hp / 60.0,
         f32::from(hero.hurt) / max_hp,
         f32::from(hero.nutrition) / f32::from(MAX_NUTRITION),
-        flag(hero.nutrition < HUNGRY),
+        flag(hero.is_hungry()),
         flag(hero.nutrition == 0),
         soft(hero.gold as f32, 200.0),
         soft(hero.xp as f32, 100.0),
@@ -142,7 +142,7 @@ fn window(game: &Delve, cells: &mut [f32]) {
     let place = |pos: Pos| {
         let (column, row) = (pos.x - here.x + RADIUS, pos.y - here.y + RADIUS);
         let side = 0..SIDE as i8;
-        (side.contains(&column) && side.contains(&row)).then_some(row as usize * SIDE + column as usize)
+        (side.contains(&column) && side.contains(&row)).then(|| row as usize * SIDE + column as usize)
     };
     monsters.fill(0.0);
     if game.outlook.in_view > 0 {

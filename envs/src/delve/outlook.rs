@@ -41,7 +41,7 @@ pub(super) struct Outlook {
     pub(super) target: Option<u8>,
     /// Step that brings the nearest monster nearer, if it is not adjacent.
     pub(super) approach: Option<u8>,
-    /// Step that brings the hero further away from the nearest monsters.
+    /// Step that brings the hero further away from the nearest monster in view, whichever that is then.
     pub(super) flee: Option<u8>,
     /// Sum of the strongest hits of the monsters in view.
     pub(super) danger: i16,
@@ -129,10 +129,8 @@ impl Outlook {
 
     /// The step that leaves the most room to the nearest monster, if any leaves more than now.
     fn step_away(&self, level: &Level, here: Pos) -> Option<u8> {
-        let room = |pos: Pos| {
-            let threats = self.nearest.iter().flatten().map(|&i| level.monsters[i as usize].pos);
-            threats.map(|monster| monster.distance(pos)).min().unwrap_or(u8::MAX)
-        };
+        let threats = level.monsters.iter().map(|m| m.pos).filter(|&pos| level.visible.get(pos));
+        let room = |pos: Pos| threats.clone().map(|monster| monster.distance(pos)).min();
         let mut best = (room(here), None);
         for direction in (0..8).filter(|&d| self.is_free(level, here, d)) {
             let gained = room(here.step(direction));
@@ -145,5 +143,102 @@ impl Outlook {
 
     fn is_free(&self, level: &Level, here: Pos, direction: u8) -> bool {
         self.moves >> direction & 1 == 1 && !level.occupied.get(here.step(direction))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delve::grid::{HEIGHT, WIDTH};
+    use crate::delve::level::Item;
+    use crate::delve::monsters::{KINDS, Monster};
+    use crate::delve::{Delve, DelveConfig, Scripted};
+    use gatefold_env::{Action, Environment, ObservationBatch, Purpose, StreamRng, stream};
+    use rand::RngExt;
+
+    /// The same game with other terrain, items, monsters and stairs behind the fog.
+    fn scrambled(game: &Delve, rng: &mut StreamRng) -> Delve {
+        let mut other = game.clone();
+        let level = &mut other.level;
+        for y in 1..HEIGHT - 1 {
+            let unknown = !level.known.0[y] & ((1 << (WIDTH - 1)) - 2);
+            let noise = |rng: &mut StreamRng| rng.random::<u64>() & unknown;
+            level.open.0[y] ^= noise(rng);
+            level.corridors.0[y] ^= noise(rng);
+            level.doors.0[y] ^= noise(rng);
+            level.searched.0[y] ^= noise(rng);
+            level.secret.0[y] ^= rng.random::<u64>() & !level.open.0[y] & ((1 << (WIDTH - 1)) - 2);
+        }
+        let mut anywhere = || Pos::new(rng.random_range(1..WIDTH - 1), rng.random_range(1..HEIGHT - 1));
+        let spots: Vec<Pos> = (0..60).map(|_| anywhere()).collect();
+        let (mut free, known) = (spots.into_iter(), level.known);
+        let mut hidden = || free.find(|&pos| !known.get(pos)).unwrap_or(Pos::new(0, 0));
+        if level.stairs.is_some_and(|pos| !known.get(pos)) {
+            level.stairs = Some(hidden());
+        }
+        level.items.retain(|(pos, _)| known.get(*pos));
+        level.items.push((hidden(), Item::Potion));
+        level.item_grid = Default::default();
+        level.items.iter().for_each(|&(pos, _)| level.item_grid.set(pos));
+        let visible = level.visible;
+        level.monsters.retain(|m| visible.get(m.pos));
+        for kind in 0..KINDS.len() as u8 {
+            level.monsters.push(Monster::new(kind, hidden()));
+        }
+        level.occupied = Default::default();
+        level.monsters.iter().for_each(|m| level.occupied.set(m.pos));
+        other.take_stock();
+        other
+    }
+
+    #[test]
+    fn nothing_behind_the_fog_reaches_observation_activations_mask_script_or_picture() {
+        let (mut compared, mut differing) = (0, 0);
+        for seed in 0..20 {
+            let mut rng = stream(seed, Purpose::Environment, 0);
+            let mut game = Delve::new(&DelveConfig::default()).unwrap();
+            let observe = |game: &Delve| {
+                let mut batch = ObservationBatch::new(&game.spec(), 1);
+                game.observe(&mut batch.as_mut().row(0));
+                batch
+            };
+            game.reset(&mut rng);
+            for turn in 0..300 {
+                let other = scrambled(&game, &mut rng);
+                differing += usize::from(other.level.open != game.level.open);
+                assert_eq!(observe(&other), observe(&game), "seed {seed}, turn {turn}");
+                assert_eq!(other.render(), game.render());
+                let deed = Scripted::default().act(&game, &mut rng.clone());
+                assert_eq!(Scripted::default().act(&other, &mut rng.clone()), deed);
+                compared += 1;
+                if game.step(Action::Discrete(deed.index()), &mut rng).end.is_some() {
+                    break;
+                }
+            }
+        }
+        assert!(compared > 3000 && differing == compared, "{differing} of {compared} worlds differed");
+    }
+
+    #[test]
+    fn the_outlook_of_small_maps_is_what_one_would_say() {
+        let outlook =
+            |rows: &[&str], lit| Delve::from_map(&DelveConfig::default(), rows, lit).unwrap().outlook;
+        let fight = outlook(&["#######", "#..O..#", "#..@j.#", "#..b..#", "#######"], true);
+        assert_eq!((fight.in_view, fight.adjacent, fight.weakest), (3, 3, Some(2)));
+        assert_eq!(
+            (fight.danger, fight.approach, fight.flee),
+            (14, None, None),
+            "every step stays next to one of them"
+        );
+        let caught = outlook(&["######", "#....#", "#..@j#", "#....#", "######"], true);
+        assert!(matches!(caught.flee, Some(5..=7)), "{caught:?}");
+        let shot = outlook(&["########", "#@.j.a.#", "########"], true);
+        assert_eq!((shot.target, shot.approach), (Some(0), Some(2)));
+        let end = outlook(&["#####", "#,,@#", "#####"], false);
+        assert!(end.can_search && end.frontier.is_some() && !end.at_dead_end);
+        let end = outlook(&["####", "#,@#", "####"], false);
+        assert!(!end.at_dead_end, "the other cell's far side is still unknown");
+        let alone = outlook(&["###", "#@#", "###"], true);
+        assert_eq!((alone.moves, alone.frontier, alone.item, alone.stairs), (0, None, None, None));
     }
 }

@@ -5,12 +5,11 @@ use rand::RngExt;
 
 use super::Delve;
 use super::actions::Deed;
-use super::hero::HUNGRY;
 
 /// Which habits the scripted policy has. A missing one is replaced by the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scripted {
-    /// Eats when hungry, quaffs and flees when in danger, rests when hurt.
+    /// Eats when hungry, quaffs or takes the stairs when in danger, rests when hurt.
     pub survival: bool,
     /// Throws, attacks and approaches; without it monsters are only fought when they block the way.
     pub combat: bool,
@@ -51,7 +50,7 @@ fn survive(game: &Delve) -> Option<Deed> {
             return Some(Deed::Descend);
         }
     }
-    if hero.nutrition < HUNGRY && game.allows(Deed::Eat) {
+    if game.allows(Deed::Eat) {
         return Some(Deed::Eat);
     }
     None
