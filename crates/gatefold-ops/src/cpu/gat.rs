@@ -253,6 +253,8 @@ fn backward_graph<const FMA: bool, const H: usize, const C: usize>(
                 let g = &g[k * channels..][..channels];
                 d_alpha[k] = dot::<FMA>(g, &h[k * channels..][..channels]);
                 add_scaled::<FMA>(&mut d_h[k * channels..][..channels], alpha[k], g);
+            }
+            for k in 0..heads {
                 mean[k] = mul_add::<FMA>(alpha[k], d_alpha[k], mean[k]);
             }
         }

@@ -13,19 +13,21 @@ pub(crate) enum Level {
     Portable,
 }
 
-/// The best level of this machine.
+/// The level of this process: the best of this machine, or a lower one that `GATEFOLD_SIMD` names.
 pub(crate) fn level() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         use std::sync::OnceLock;
         static LEVEL: OnceLock<Level> = OnceLock::new();
         *LEVEL.get_or_init(|| {
+            let asked = std::env::var("GATEFOLD_SIMD").unwrap_or_default();
             let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
             match (fma, wide) {
-                (true, true) => Level::Avx512,
-                (true, false) => Level::Avx2,
                 (false, _) => Level::Portable,
+                _ if asked == "portable" => Level::Portable,
+                (true, true) if asked != "avx2" => Level::Avx512,
+                (true, _) => Level::Avx2,
             }
         })
     }
@@ -35,7 +37,8 @@ pub(crate) fn level() -> Level {
 
 /// The SIMD level of this process's kernels: `avx512`, `avx2` or `portable`.
 ///
-/// Results have the same bits on every machine of one level, and may differ between levels.
+/// Results have the same bits on every machine of one level, and may differ between levels. To repeat
+/// a run of a lower level, set the environment variable `GATEFOLD_SIMD` to `avx2` or `portable`.
 pub fn simd_level() -> &'static str {
     match level() {
         #[cfg(target_arch = "x86_64")]

@@ -19,7 +19,7 @@ fn step_at(t: i32, grad_scale: f32) -> AdamwStep {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(cases(32))]
     #[test]
     fn the_kernel_equals_the_composition(rows in 1usize..30, cols in 1usize..40, t in 1i32..100, seed: u64) {
         let mut n = Numbers::new(seed);

@@ -18,7 +18,7 @@ fn run(embed: Embed, batch: usize, nodes: usize, width: usize, seed: u64) -> Out
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(cases(32))]
     #[test]
     fn the_kernel_equals_the_composition(
         batch in 1usize..20, nodes in 1usize..20, width in 1usize..40, seed: u64,

@@ -50,7 +50,7 @@ impl Case {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(cases(32))]
     #[test]
     fn the_kernel_equals_the_composition(
         experts in 1usize..5, rows in 1usize..20, inputs in 1usize..20, outputs in 1usize..20,

@@ -42,7 +42,7 @@ fn check(rows: usize, inputs: usize, outputs: usize, act: Activation, seed: u64)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
     #[test]
     fn the_kernel_equals_the_composition(
         rows in 1usize..70, inputs in 1usize..40, outputs in 1usize..40, act in 0usize..3, seed: u64,

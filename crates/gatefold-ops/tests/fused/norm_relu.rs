@@ -28,7 +28,7 @@ fn run(block: Block, rows: usize, width: usize, with_residual: bool, seed: u64) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases(40))]
     #[test]
     fn the_kernel_equals_the_composition(
         rows in 1usize..40, width in 3usize..80, with_residual: bool, seed: u64,

@@ -30,7 +30,7 @@ fn bisected(z: &[f32], temperature: f32) -> Vec<f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
     #[test]
     fn the_kernel_equals_the_composition_and_the_projection(
         rows in 1usize..20, k in 1usize..12, temperature in 0.1f32..3.0, coarse: bool, seed: u64,
