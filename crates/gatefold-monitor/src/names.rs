@@ -19,6 +19,8 @@ names! {
     ROLLOUT_LENGTH_MEAN = "rollout/length_mean";
     /// Episodes finished since the run's start.
     ROLLOUT_EPISODES = "rollout/episodes";
+    /// Mean value that the critic predicted in this rollout, in units of scaled rewards.
+    ROLLOUT_VALUE_MEAN = "rollout/value_mean";
 
     /// Mean of `(ratio - 1) - ln ratio`, an estimate of KL(old || new) that is never negative.
     TRAIN_APPROX_KL = "train/approx_kl";

@@ -19,6 +19,7 @@ const VALUE_GAIN: f32 = 1.0;
 
 /// From encodings to action logits.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per policy; a box would not be a module")]
 enum ActionHead<B: Backend> {
     Linear(Linear<B>),
     Experts(Experts<B>),

@@ -282,7 +282,10 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         if self.target.reached().is_some() && self.clock.seconds_to_target.is_none() {
             self.clock.seconds_to_target = Some(self.clock.wall_s());
         }
-        self.window.metrics()
+        let mut metrics = self.window.metrics();
+        let value_mean = rollout.values.mean().expect("a rollout has steps");
+        metrics.set(names::ROLLOUT_VALUE_MEAN, f64::from(value_mean));
+        metrics
     }
 
     /// How the experts were used in the rollout, and how attention was spread at its start.
