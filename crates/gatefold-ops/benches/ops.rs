@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
     Activation, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed,
-    gat_attention, linear, ppo_loss, sparsemax, squared_norm,
+    expert_linear, gat_attention, linear, norm_relu, ppo_loss, sparsemax, squared_norm,
 };
 
 type Train = Autodiff<Flex>;
@@ -33,8 +33,8 @@ mod layer {
     use super::*;
 
     /// rows, inputs, outputs
-    const LAYERS: [[usize; 3]; 6] =
-        [[1, 64, 64], [8, 64, 64], [64, 4, 64], [64, 64, 64], [64, 64, 2], [4096, 64, 64]];
+    const LAYERS: [[usize; 3]; 7] =
+        [[1, 64, 64], [8, 64, 64], [64, 4, 64], [64, 64, 64], [64, 64, 2], [256, 128, 128], [4096, 64, 64]];
 
     fn run_forward(
         bencher: Bencher<'_, '_>,
@@ -128,6 +128,57 @@ mod gat {
     }
 }
 
+mod experts {
+    use super::*;
+
+    type Layer = fn(Cube<Train>, Cube<Train>, Matrix<Train>, Activation, Option<&[bool]>) -> Cube<Train>;
+
+    /// Four experts of 128 x 128 on 256 shared rows; `active` of 4 experts per row.
+    fn run(bencher: Bencher<'_, '_>, active: usize, layer: Layer) {
+        let (x, w, b) = (leaf([1, 256, 128]), leaf([4, 128, 128]), leaf([4, 128]));
+        let mask: Vec<bool> = (0..1024).map(|at| (at / 256 + at) % 4 < active).collect();
+        let mask = (active < 4).then_some(mask);
+        bencher.bench_local(|| {
+            let y = layer(x.clone(), w.clone(), b.clone(), Activation::Relu, mask.as_deref());
+            black_box(y.sum().backward())
+        });
+    }
+
+    #[divan::bench(args = [1, 2, 4])]
+    fn with_backward_fused(bencher: Bencher<'_, '_>, active: usize) {
+        run(bencher, active, expert_linear);
+    }
+
+    #[divan::bench(args = [1, 2, 4])]
+    fn with_backward_composed(bencher: Bencher<'_, '_>, active: usize) {
+        run(bencher, active, composed::expert_linear);
+    }
+}
+
+mod block {
+    use super::*;
+
+    type Block = fn(Matrix<Train>, Scalar<Train>, Scalar<Train>, Option<Matrix<Train>>) -> Matrix<Train>;
+
+    fn run(bencher: Bencher<'_, '_>, rows: usize, block: Block) {
+        let (x, gamma, beta) = (leaf([rows, 64]), leaf([64]), leaf([64]));
+        bencher.bench_local(|| {
+            let y = block(x.clone(), gamma.clone(), beta.clone(), Some(x.clone()));
+            black_box(y.sum().backward())
+        });
+    }
+
+    #[divan::bench(args = [64, 4096])]
+    fn norm_relu_fused(bencher: Bencher<'_, '_>, rows: usize) {
+        run(bencher, rows, norm_relu);
+    }
+
+    #[divan::bench(args = [64, 4096])]
+    fn norm_relu_composed(bencher: Bencher<'_, '_>, rows: usize) {
+        run(bencher, rows, composed::norm_relu);
+    }
+}
+
 mod projection {
     use super::*;
 
@@ -186,6 +237,7 @@ mod optimizer {
 
 type Scalar<B> = Tensor<B, 1>;
 type Matrix<B> = Tensor<B, 2>;
+type Cube<B> = Tensor<B, 3>;
 type Moments = (Matrix<Flex>, Matrix<Flex>, Matrix<Flex>);
 type Layer<B> = fn(Matrix<B>, Matrix<B>, Scalar<B>, Activation) -> Matrix<B>;
 type Loss =

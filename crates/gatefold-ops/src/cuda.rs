@@ -41,3 +41,17 @@ pub fn available() -> Result<(), String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_a_driver_is_told_so_in_one_sentence() {
+        let has_device = std::path::Path::new("/dev/nvidiactl").exists();
+        match available() {
+            Ok(()) => assert!(has_device),
+            Err(why) => assert!(why.contains("CUDA driver") && !why.contains('\n'), "{why}"),
+        }
+    }
+}

@@ -14,25 +14,25 @@ use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor},
     level::{mul_add, multiversion},
-    math::{LANES, fold_lanes},
+    math::{LANES, dot, fold_lanes},
 };
 use crate::norm_relu::EPSILON;
 
 /// Rows per chunk.
 const CHUNK: usize = 128;
 
-/// `sum_i f(i)` in [`LANES`] partial sums.
+/// `sum_i f(x_i)` in [`LANES`] partial sums.
 #[inline(always)]
-fn sum_of(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let whole = len - len % LANES;
-    for start in (0..whole).step_by(LANES) {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
         for l in 0..LANES {
-            lanes[l] += f(start + l);
+            lanes[l] += f(chunk[l]);
         }
     }
-    for i in whole..len {
-        lanes[i - whole] += f(i);
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
     }
     fold_lanes(lanes)
 }
@@ -40,8 +40,8 @@ fn sum_of(len: usize, f: impl Fn(usize) -> f32) -> f32 {
 /// Mean and reciprocal standard deviation of a row.
 #[inline(always)]
 fn moments(x: &[f32]) -> (f32, f32) {
-    let mean = sum_of(x.len(), |i| x[i]) / x.len() as f32;
-    let variance = sum_of(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / x.len() as f32;
+    let mean = sum_of(x, |x| x) / x.len() as f32;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
     (mean, 1.0 / (variance + EPSILON).sqrt())
 }
 
@@ -56,6 +56,7 @@ fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut
     let beta = &beta[..width];
     for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
         let (mean, scale) = moments(x);
+        let (x, y) = (&x[..width], &mut y[..width]);
         for i in 0..width {
             let out = mul_add::<FMA>((x[i] - mean) * scale, gamma[i], beta[i]);
             y[i] += if out <= 0.0 { 0.0 } else { out };
@@ -85,6 +86,7 @@ fn backward_body<const FMA: bool>(
     let mut normed = vec![0.0; width];
     for ((x, g), d_x) in x.chunks_exact(width).zip(g.chunks_exact(width)).zip(d_x.chunks_exact_mut(width)) {
         let (mean, scale) = moments(x);
+        let (x, g, d_x, normed) = (&x[..width], &g[..width], &mut d_x[..width], &mut normed[..width]);
         for i in 0..width {
             normed[i] = (x[i] - mean) * scale;
             let out = mul_add::<FMA>(normed[i], gamma[i], beta[i]);
@@ -93,8 +95,8 @@ fn backward_body<const FMA: bool>(
             d_beta[i] += passed;
             d_x[i] = passed * gamma[i];
         }
-        let mean_d = sum_of(width, |i| d_x[i]) / width as f32;
-        let mean_dn = sum_of(width, |i| d_x[i] * normed[i]) / width as f32;
+        let mean_d = sum_of(d_x, |d| d) / width as f32;
+        let mean_dn = dot::<FMA>(d_x, normed) / width as f32;
         for i in 0..width {
             d_x[i] = scale * (d_x[i] - mean_d - normed[i] * mean_dn);
         }
