@@ -6,6 +6,7 @@ mod embed;
 mod expert_linear;
 mod flat;
 mod gat;
+mod gat_kernel;
 mod level;
 mod linear;
 mod math;

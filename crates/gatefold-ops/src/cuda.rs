@@ -25,6 +25,10 @@ pub fn available() -> Result<(), String> {
         let init: libloading::Symbol<'_, unsafe extern "C" fn(u32) -> i32> =
             library.get(b"cuInit\0").map_err(|e| format!("no usable CUDA driver: {e}"))?;
         let status = init(0);
+        const NO_DEVICE: i32 = 100;
+        if status == NO_DEVICE {
+            return Err("the CUDA driver found no device".to_string());
+        }
         if status != 0 {
             return Err(format!("the CUDA driver did not start: cuInit returned {status}"));
         }
