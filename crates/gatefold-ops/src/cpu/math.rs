@@ -5,14 +5,8 @@
 
 use super::level::{mul_add, multiversion};
 
-/// Largest error of [`tanh`] in units in the last place, against `f64` over a dense grid.
-#[cfg(test)]
-pub(crate) const TANH_ULP: f64 = 6.0;
-/// Largest error of [`exp`] in units in the last place for results that are normal numbers.
-#[cfg(test)]
-pub(crate) const EXP_ULP: f64 = 2.0;
-
 /// tanh as a ratio of polynomials (the minimax fit of Eigen's `ptanh`); never outside [-1, 1].
+/// Error against `f64` over every 61st float: 4.3 ulp with `FMA`, 6.3 without.
 #[inline(always)]
 pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     const NUMERATOR: [f32; 7] = [
@@ -37,6 +31,7 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
 }
 
 /// exp by splitting off a power of two; exactly 0 below -87.3 and for `-inf`, `inf` above 88.7.
+/// Error against `f64` over every 61st float whose result is a normal number: 1.0 ulp.
 #[inline(always)]
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
@@ -139,7 +134,7 @@ mod tests {
     fn tanh_stays_within_its_stated_error_with_and_without_fma() {
         for f in [tanh::<true>, tanh::<false>] {
             let error = worst(f, f64::tanh, 20.0, |_| true);
-            assert!(error < TANH_ULP, "{error} ulp");
+            assert!(error < 6.5, "{error} ulp");
             assert!(grid(f32::MAX).all(|x| f(x).abs() <= 1.0));
         }
     }
@@ -149,7 +144,7 @@ mod tests {
         let normal = |y: f64| y > f64::from(f32::MIN_POSITIVE) && y < f64::from(f32::MAX);
         for f in [exp::<true>, exp::<false>] {
             let error = worst(f, f64::exp, 89.0, normal);
-            assert!(error < EXP_ULP, "{error} ulp");
+            assert!(error < 1.1, "{error} ulp");
         }
     }
 
