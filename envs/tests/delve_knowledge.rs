@@ -97,7 +97,7 @@ fn wounds_and_hunger_raise_the_operators_of_survival() {
     }
     let mut game = drawn(&["######", "#@...#", "######"]);
     let before = activations(&game);
-    for _ in 0..200 {
+    for _ in 0..260 {
         game.step(Action::Discrete(Deed::Rest.index()), &mut rng);
     }
     let hungry = activations(&game);

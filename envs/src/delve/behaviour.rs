@@ -3,10 +3,11 @@
 use gatefold_env::StreamRng;
 use rand::RngExt;
 
-use super::grid::Pos;
+use super::grid::{Grid, Pos};
 use super::hero::Hero;
 use super::level::Level;
 use super::monsters::{ACTION_ENERGY, Behaviour};
+use super::paths::nearest;
 
 /// How far an archer shoots.
 const RANGE: u8 = 6;
@@ -63,10 +64,13 @@ fn chase(level: &mut Level, hero: &mut Hero, index: usize, rng: &mut StreamRng) 
         return approach(level, hero, index, hero.pos, |_| true);
     }
     let track = level.trail().find(|t| t.distance(pos) <= 1);
-    match track {
-        Some(to) if is_free(level, hero, to) => level.move_monster(index, to),
-        Some(_) => {}
-        None => approach(level, hero, index, hero.pos, |_| true),
+    let hunt = || {
+        let mut prey = Grid::default();
+        prey.set(hero.pos);
+        nearest(pos, &level.open, [&prey])[0].map(|hint| pos.step(hint.direction))
+    };
+    if let Some(to) = track.or_else(hunt).filter(|&to| is_free(level, hero, to)) {
+        level.move_monster(index, to);
     }
 }
 

@@ -144,7 +144,7 @@ fn empty_floor(level: &Level, room: usize, rng: &mut StreamRng) -> Option<Pos> {
 /// Gold and supplies; deeper levels are richer.
 fn furnish(level: &mut Level, depth: u8, vault: Option<usize>, rng: &mut StreamRng) {
     let any_room = |rng: &mut StreamRng| rng.random_range(0..NUM_ROOMS);
-    let pile = |rng: &mut StreamRng| rng.random_range(3..=7u16) * (3 + u16::from(depth));
+    let pile = |rng: &mut StreamRng| rng.random_range(2..=5u16) * (5 + u16::from(depth));
     let put = |level: &mut Level, room: usize, item: Item, rng: &mut StreamRng| {
         if let Some(pos) = empty_floor(level, room, rng) {
             level.put_item(pos, item);

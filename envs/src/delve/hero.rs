@@ -37,7 +37,7 @@ impl Hero {
             pos,
             hp: 18,
             max_hp: 18,
-            nutrition: 250,
+            nutrition: 400,
             gold: 0,
             xp: 0,
             level: 1,
@@ -117,7 +117,7 @@ impl Hero {
             return;
         }
         self.nutrition -= 1;
-        if turn.is_multiple_of(20 - u32::from(self.level.min(10))) {
+        if turn.is_multiple_of(16 - u32::from(self.level.min(10))) {
             self.heal(1);
         }
     }

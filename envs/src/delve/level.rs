@@ -183,9 +183,4 @@ impl Level {
     pub(super) fn trail(&self) -> impl Iterator<Item = Pos> + '_ {
         self.trail.iter().rev().take(self.trail_length as usize).copied()
     }
-
-    /// The end of the trail, once the trail is full.
-    pub(super) fn trail_end(&self) -> Option<Pos> {
-        (self.trail_length as usize == TRAIL).then_some(self.trail[0])
-    }
 }

@@ -64,7 +64,7 @@ pub const ENTRY: EnvEntry = EnvEntry::new::<Delve>(
 const DEPTH_BONUS: u32 = 50;
 /// Score points per unit of reward.
 const REWARD_SCALE: f32 = 10.0;
-/// One turn in so many brings a new monster on the hero's trail.
+/// One turn in so many brings a hunter.
 const ARRIVAL_PERIOD: u32 = 60;
 /// Monsters on a level beyond which no more arrive.
 const MAX_MONSTERS: usize = 12;
@@ -126,16 +126,18 @@ impl Delve {
         self.hero.pos = generation::generate(&mut self.level, request, rng);
     }
 
-    /// Now and then somebody follows the hero: a new monster at the old end of the trail.
+    /// Now and then a hunter arrives through a door that the hero does not see.
     fn welcome(&mut self, rng: &mut StreamRng) {
         if rng.random_range(0..ARRIVAL_PERIOD) != 0 || self.monsters == 0.0 {
             return;
         }
         let kind = generation::random_kind(self.depth, rng);
-        let Some(pos) = self.level.trail_end() else { return };
-        let taken = self.level.occupied.get(pos) || self.level.visible.get(pos);
-        if !taken && self.level.monsters.len() < MAX_MONSTERS {
-            self.level.put_monster(Monster { awake: true, ..Monster::new(kind, pos) });
+        let level = &mut self.level;
+        let doors = level.doors.zip(&level.visible, |d, v| d & !v).zip(&level.occupied, |d, o| d & !o);
+        if !doors.is_empty() && level.monsters.len() < MAX_MONSTERS {
+            let pick = rng.random_range(0..doors.count()) as usize;
+            let pos = doors.cells().nth(pick).expect("as many cells as counted");
+            level.put_monster(Monster { awake: true, ..Monster::new(kind, pos) });
         }
     }
 
