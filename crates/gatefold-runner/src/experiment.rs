@@ -1,7 +1,7 @@
 //! THE loop: one experiment from its first step, or from a checkpoint, to its last.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use burn::module::AutodiffModule;
 use gatefold_curriculum::Plan;
@@ -9,14 +9,13 @@ use gatefold_env::{EnvEntry, Purpose, stream};
 use gatefold_monitor::{Episode, EpisodeWindow, Metrics, names, plan_metrics};
 use gatefold_ops::OpsAutodiffBackend;
 use gatefold_optim as optim;
-use gatefold_policy::ActorCritic;
 use gatefold_ppo::Rollout;
-use gatefold_router::GateStatistics;
 
 use crate::assembly::{Parts, on_device, on_threads};
 use crate::checkpoint::{CheckpointStore, Found, Header, Snapshot};
 use crate::evaluate::{Player, evaluate_policy, pick};
 use crate::events::{Evaluation, Event, Progress, Reporter};
+use crate::report::{Clock, Pace, attention_metrics, evaluation_metrics, gate_metrics};
 use crate::run_dir::{RunDir, read_config};
 use crate::state::{Counters, RunState, Target};
 use crate::{
@@ -90,19 +89,6 @@ struct Experiment<'a, B: OpsAutodiffBackend> {
     clock: Clock,
 }
 
-/// Training time over all sittings of a run, and when the target was reached.
-struct Clock {
-    before: f64,
-    since: Instant,
-    seconds_to_target: Option<f64>,
-}
-
-impl Clock {
-    fn wall_s(&self) -> f64 {
-        self.before + self.since.elapsed().as_secs_f64()
-    }
-}
-
 impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     fn new(
         config: &'a ExperimentConfig,
@@ -124,7 +110,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             store,
             counters: Counters::default(),
             window: EpisodeWindow::default(),
-            clock: Clock { before: 0.0, since: Instant::now(), seconds_to_target: None },
+            clock: Clock::start(),
         })
     }
 
@@ -149,8 +135,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         self.counters = state.counters;
         self.window = state.window;
         self.target = Target::new(self.config.run.target_return, state.reached);
-        self.clock.before = header.wall_s;
-        self.clock.seconds_to_target = header.seconds_to_target;
+        self.clock.go_on(header.wall_s, header.seconds_to_target);
         self.run_dir.write_config(self.config, self.options)
     }
 
@@ -169,7 +154,6 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             device: self.options.device.name(),
             threads: self.options.threads,
         });
-        self.clock.since = Instant::now();
         if self.counters.iteration == 0 {
             self.save(reporter)?;
         }
@@ -189,7 +173,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                 metrics.merge(evaluation_metrics(&evaluation));
                 reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
             }
-            log.write(self.counters.env_steps, &json(&metrics))?;
+            log.write(self.counters.env_steps, &metrics)?;
             if evaluation.is_some()
                 || self.counters.iteration.is_multiple_of(self.config.run.checkpoint_every)
             {
@@ -234,7 +218,8 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let rollout = self.parts.collector.collect(&policy, &plan, &mut rng, &self.device);
         let rollout = rollout.map_err(|e| self.misfortune(e.to_string()))?;
         let mut metrics = self.take_in(&rollout);
-        metrics.merge(self.router_metrics(&policy, &rollout));
+        metrics.merge(gate_metrics(&self.config.policy.experts, &rollout));
+        metrics.merge(attention_metrics(&policy, &rollout, &self.device));
         metrics.merge(plan_metrics(&plan));
         drop(policy); // its tensors are the parameters, which the update changes in place
         let rewards = self.parts.rewards.scale(rollout.rewards.view(), rollout.ends.view(), ppo.gamma);
@@ -279,41 +264,12 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                 self.target.observe(&self.window, self.counters.env_steps);
             }
         }
-        if self.target.reached().is_some() && self.clock.seconds_to_target.is_none() {
-            self.clock.seconds_to_target = Some(self.clock.wall_s());
+        if self.target.reached().is_some() {
+            self.clock.note_target();
         }
         let mut metrics = self.window.metrics();
         let value_mean = rollout.values.mean().expect("a rollout has steps");
         metrics.set(names::ROLLOUT_VALUE_MEAN, f64::from(value_mean));
-        metrics
-    }
-
-    /// How the experts were used in the rollout, and how attention was spread at its start.
-    fn router_metrics(&self, policy: &ActorCritic<B::InnerBackend>, rollout: &Rollout) -> Metrics {
-        let mut metrics = Metrics::new();
-        if !rollout.gates.is_empty() {
-            let mut statistics = GateStatistics::new(policy.num_experts());
-            statistics.add(&rollout.gates);
-            let usage = statistics.usage().expect("a rollout has rows");
-            metrics.set(names::ROUTER_ENTROPY, usage.entropy);
-            metrics.set(names::ROUTER_USAGE_ENTROPY, usage.usage_entropy);
-            metrics.set(names::ROUTER_SPECIALISATION, usage.specialisation);
-            metrics.set(names::ROUTER_SUPPORT, usage.support);
-            for (expert, share) in self.config.policy.experts.iter().zip(usage.expert) {
-                metrics.set(names::usage(expert), share);
-            }
-        }
-        if let Some(encoder) = policy.graph_encoder() {
-            let width = self.parts.learner.spec.num_nodes();
-            let rows = rollout.num_envs().min(32);
-            let activations = rollout.observations.activations[..rows * width].to_vec();
-            let data = burn::tensor::TensorData::new(activations, [rows, width]);
-            let encoding = encoder.forward(burn::tensor::Tensor::from_data(data, &self.device));
-            let layers: Vec<f64> = encoder.attention_entropy(&encoding).into_iter().flatten().collect();
-            if !layers.is_empty() {
-                metrics.set(names::GAT_ATTENTION_ENTROPY, layers.iter().sum::<f64>() / layers.len() as f64);
-            }
-        }
         metrics
     }
 
@@ -348,7 +304,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             simd_level: gatefold_ops::simd_level().to_string(),
             revision: self.options.revision.clone(),
             wall_s: self.clock.wall_s(),
-            seconds_to_target: self.clock.seconds_to_target,
+            seconds_to_target: self.clock.seconds_to_target(),
         };
         let snapshot = Snapshot::new(
             header,
@@ -416,48 +372,10 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             eval_score_mean: evaluation.map(|e| e.policy.score_mean),
             eval_episodes: evaluation.map_or(0, |e| e.episodes),
             steps_to_target: self.target.reached(),
-            seconds_to_target: self.clock.seconds_to_target,
+            seconds_to_target: self.clock.seconds_to_target(),
             params,
             device: self.options.device.name().to_string(),
             threads: self.options.threads,
         }
-    }
-}
-
-/// Numbers that are not finite become the strings `NaN`, `inf` and `-inf`: nothing hides them.
-fn json(metrics: &Metrics) -> serde_json::Map<String, serde_json::Value> {
-    match serde_json::to_value(metrics) {
-        Ok(serde_json::Value::Object(map)) => map,
-        other => unreachable!("metrics are a JSON object, not {other:?}"),
-    }
-}
-
-fn evaluation_metrics(evaluation: &Evaluation) -> Metrics {
-    let mut metrics = Metrics::new();
-    metrics.set(names::EVAL_RETURN_MEAN, evaluation.policy.return_mean);
-    metrics.set(names::EVAL_SCORE_MEAN, evaluation.policy.score_mean);
-    metrics.set(names::EVAL_LENGTH_MEAN, evaluation.policy.length_mean);
-    metrics.set(names::EVAL_EPISODES, evaluation.episodes as f64);
-    metrics
-}
-
-/// Environment steps per second, smoothed over about ten iterations.
-struct Pace {
-    step: u64,
-    at: Instant,
-    rate: Option<f64>,
-}
-
-impl Pace {
-    fn new(step: u64) -> Self {
-        Self { step, at: Instant::now(), rate: None }
-    }
-
-    fn at(&mut self, step: u64) -> f64 {
-        let seconds = self.at.elapsed().max(Duration::from_micros(1)).as_secs_f64();
-        let now = (step - self.step) as f64 / seconds;
-        let rate = self.rate.map_or(now, |rate| rate + 0.1 * (now - rate));
-        (self.step, self.at, self.rate) = (step, Instant::now(), Some(rate));
-        rate
     }
 }

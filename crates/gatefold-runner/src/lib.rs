@@ -17,6 +17,7 @@ mod metrics_log;
 mod options;
 mod overrides;
 mod presets;
+mod report;
 mod resume_keys;
 pub mod run_dir;
 mod schema;

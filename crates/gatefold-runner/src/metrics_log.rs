@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use gatefold_monitor::Metrics;
 use serde_json::{Map, Value};
 
 use crate::error::RunError;
@@ -32,10 +33,14 @@ impl MetricsLog {
         Ok(Self { path: path.to_path_buf(), file })
     }
 
-    /// Appends one line: `{"step": step, ...}`. Numbers that are not finite become `null`.
-    pub fn write(&mut self, step: u64, metrics: &Map<String, Value>) -> Result<(), RunError> {
+    /// Appends one line: `{"step": step, ...}`. Numbers that are not finite become the strings
+    /// `"NaN"`, `"inf"` and `"-inf"`: nothing hides them.
+    pub fn write(&mut self, step: u64, metrics: &Metrics) -> Result<(), RunError> {
         let mut line = Map::from_iter([(STEP.to_string(), step.into())]);
-        line.extend(metrics.iter().map(|(key, value)| (key.clone(), value.clone())));
+        match serde_json::to_value(metrics).expect("metrics are JSON") {
+            Value::Object(metrics) => line.extend(metrics),
+            other => unreachable!("metrics are an object, not {other}"),
+        }
         let line = format!("{}\n", Value::Object(line));
         self.file.write_all(line.as_bytes()).map_err(|e| RunError::io(&self.path, "write", e))
     }
@@ -61,8 +66,10 @@ fn length_until(file: &File, step: u64) -> std::io::Result<u64> {
 mod tests {
     use super::*;
 
-    fn metrics(loss: f64) -> Map<String, Value> {
-        Map::from_iter([("train/loss".to_string(), loss.into())])
+    fn metrics(loss: f64) -> Metrics {
+        let mut metrics = Metrics::new();
+        metrics.set("train/loss", loss);
+        metrics
     }
 
     #[test]
@@ -83,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_not_finite_are_null() {
+    fn numbers_that_are_not_finite_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         MetricsLog::open(&path, 0).unwrap().write(1, &metrics(f64::NAN)).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1,\"train/loss\":null}\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1,\"train/loss\":\"NaN\"}\n");
     }
 }

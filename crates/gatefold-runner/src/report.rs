@@ -1,0 +1,122 @@
+//! What an iteration reports about itself beside the learner's metrics: use of experts, attention, time.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Tensor, TensorData};
+use gatefold_monitor::{Metrics, names};
+use gatefold_ops::OpsBackend;
+use gatefold_policy::ActorCritic;
+use gatefold_ppo::Rollout;
+use gatefold_router::GateStatistics;
+
+use crate::events::Evaluation;
+
+/// Observations whose attention is looked at in each iteration.
+const ATTENTION_ROWS: usize = 32;
+
+/// How the experts were used in a rollout; nothing without a router.
+pub(crate) fn gate_metrics(experts: &[String], rollout: &Rollout) -> Metrics {
+    let mut metrics = Metrics::new();
+    if rollout.gates.is_empty() {
+        return metrics;
+    }
+    let mut statistics = GateStatistics::new(experts.len());
+    statistics.add(&rollout.gates);
+    let usage = statistics.usage().expect("a rollout has rows");
+    metrics.set(names::ROUTER_ENTROPY, usage.entropy);
+    metrics.set(names::ROUTER_USAGE_ENTROPY, usage.usage_entropy);
+    metrics.set(names::ROUTER_SPECIALISATION, usage.specialisation);
+    metrics.set(names::ROUTER_SUPPORT, usage.support);
+    for (expert, share) in experts.iter().zip(usage.expert) {
+        metrics.set(names::usage(expert), share);
+    }
+    metrics
+}
+
+/// How attention was spread at the rollout's start; nothing without a graph.
+pub(crate) fn attention_metrics<B: OpsBackend>(
+    policy: &ActorCritic<B>,
+    rollout: &Rollout,
+    device: &B::Device,
+) -> Metrics {
+    let mut metrics = Metrics::new();
+    let Some(encoder) = policy.graph_encoder() else {
+        return metrics;
+    };
+    let width = rollout.observations.activations.len() / rollout.observations.rows();
+    let rows = rollout.num_envs().min(ATTENTION_ROWS);
+    let data = TensorData::new(rollout.observations.activations[..rows * width].to_vec(), [rows, width]);
+    let encoding = encoder.forward(Tensor::from_data(data, device));
+    let layers: Vec<f64> = encoder.attention_entropy(&encoding).into_iter().flatten().collect();
+    if !layers.is_empty() {
+        metrics.set(names::GAT_ATTENTION_ENTROPY, layers.iter().sum::<f64>() / layers.len() as f64);
+    }
+    metrics
+}
+
+/// An evaluation as metrics.
+pub(crate) fn evaluation_metrics(evaluation: &Evaluation) -> Metrics {
+    let mut metrics = Metrics::new();
+    metrics.set(names::EVAL_RETURN_MEAN, evaluation.policy.return_mean);
+    metrics.set(names::EVAL_SCORE_MEAN, evaluation.policy.score_mean);
+    metrics.set(names::EVAL_LENGTH_MEAN, evaluation.policy.length_mean);
+    metrics.set(names::EVAL_EPISODES, evaluation.episodes as f64);
+    metrics
+}
+
+/// Training time over all sittings of a run, and when the target was reached.
+pub(crate) struct Clock {
+    before: f64,
+    since: Instant,
+    seconds_to_target: Option<f64>,
+}
+
+impl Clock {
+    /// A clock at 0.
+    pub(crate) fn start() -> Self {
+        Self { before: 0.0, since: Instant::now(), seconds_to_target: None }
+    }
+
+    /// Goes on from what a checkpoint says.
+    pub(crate) fn go_on(&mut self, wall_s: f64, seconds_to_target: Option<f64>) {
+        *self = Self { before: wall_s, since: Instant::now(), seconds_to_target };
+    }
+
+    /// Seconds of training so far.
+    pub(crate) fn wall_s(&self) -> f64 {
+        self.before + self.since.elapsed().as_secs_f64()
+    }
+
+    /// The target is reached, now or earlier.
+    pub(crate) fn note_target(&mut self) {
+        self.seconds_to_target = self.seconds_to_target.or_else(|| Some(self.wall_s()));
+    }
+
+    /// Seconds of training until the target was reached.
+    pub(crate) fn seconds_to_target(&self) -> Option<f64> {
+        self.seconds_to_target
+    }
+}
+
+/// Environment steps per second, smoothed over about ten iterations.
+pub(crate) struct Pace {
+    step: u64,
+    at: Instant,
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// From `step` on.
+    pub(crate) fn new(step: u64) -> Self {
+        Self { step, at: Instant::now(), rate: None }
+    }
+
+    /// The rate after a further iteration, which ended at `step`.
+    pub(crate) fn at(&mut self, step: u64) -> f64 {
+        let seconds = self.at.elapsed().max(Duration::from_micros(1)).as_secs_f64();
+        let now = (step - self.step) as f64 / seconds;
+        let rate = self.rate.map_or(now, |rate| rate + 0.1 * (now - rate));
+        (self.step, self.at, self.rate) = (step, Instant::now(), Some(rate));
+        rate
+    }
+}
