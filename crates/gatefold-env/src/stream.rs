@@ -20,8 +20,8 @@ pub enum Purpose {
     Shuffle = 4,
     /// Actions during evaluation; indexed by evaluation.
     Evaluation = 5,
-    /// Subsamples that a loss draws; indexed by iteration.
-    Losses = 6,
+    /// Actions of the conformance check; indexed by round.
+    Conformance = 6,
 }
 
 /// The stream of `seed` for `purpose` and `index`.

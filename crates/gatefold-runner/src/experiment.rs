@@ -336,8 +336,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let return_mean = evaluation.policy.return_mean;
         if self.store.best()?.is_none_or(|best| return_mean > best.return_mean) {
             let step = self.counters.env_steps;
-            self.store.mark_best(step, return_mean)?;
-            let path = self.run_dir.checkpoints();
+            let path = self.store.mark_best(step, return_mean)?;
             reporter.event(&Event::CheckpointSaved { path, step, best: true });
         }
         Ok(())

@@ -11,17 +11,24 @@ pub enum Preset {
     Cleanrl,
     /// Stable-Baselines3's constants: 8 environments x 256 steps, minibatch 64, 10 epochs.
     Sb3Fast,
+    /// The constants of the method's first version: the same coefficients in every phase and a hard
+    /// switch from softmax to sparsemax after 1000 episodes.
+    Seed,
+    /// The graph encoder of the method's third version: hidden 256, full-width heads averaged.
+    V3,
 }
 
 impl Preset {
     /// Every preset.
-    pub const ALL: [Self; 2] = [Self::Cleanrl, Self::Sb3Fast];
+    pub const ALL: [Self; 4] = [Self::Cleanrl, Self::Sb3Fast, Self::Seed, Self::V3];
 
     /// The name that a file writes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cleanrl => "cleanrl",
             Self::Sb3Fast => "sb3-fast",
+            Self::Seed => "seed",
+            Self::V3 => "v3",
         }
     }
 
@@ -30,6 +37,8 @@ impl Preset {
         let text = match self {
             Self::Cleanrl => include_str!("presets/cleanrl.toml"),
             Self::Sb3Fast => include_str!("presets/sb3-fast.toml"),
+            Self::Seed => include_str!("presets/seed.toml"),
+            Self::V3 => include_str!("presets/v3.toml"),
         };
         text.parse().expect("the presets in the binary are TOML; a test parses them")
     }

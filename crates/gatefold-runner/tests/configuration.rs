@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use gatefold_curriculum::{Decay, FixedRouting, Schedule};
+use gatefold_curriculum::{CurriculumConfig, Decay, FixedRouting, Schedule};
 use gatefold_env::{EnvEntry, EnvError, NoOptions};
+use gatefold_gat::Heads;
 use gatefold_policy::{Architecture, Nonlinearity};
 use gatefold_ppo::RewardScaling;
 use gatefold_runner::layers::{defaults, find_environment, load, resolve, to_toml};
@@ -140,7 +141,10 @@ fn mistakes_in_whole_files_are_named() {
         ("a = 1\na = 2", &["walk.toml: not valid TOML: duplicate key", ">a<"]),
         (
             "preset = \"clean-rl\"\nabout = \"x\"\n[env]\nname = \"walk\"",
-            &["preset = \"clean-rl\": need one of \"cleanrl\", \"sb3-fast\"", "did you mean \"cleanrl\"?"],
+            &[
+                "preset = \"clean-rl\": need one of \"cleanrl\", \"sb3-fast\", \"seed\", \"v3\"",
+                "did you mean \"cleanrl\"?",
+            ],
         ),
     ];
     for (text, expected) in cases {
@@ -244,6 +248,19 @@ fn presets_have_the_documented_numbers() {
     assert_eq!((fast.ppo.epochs, fast.ppo.minibatch, fast.ppo.value_clip), (10, 64, 0.0));
     let constant = &fast.curriculum.constant;
     assert_eq!((constant.lr, constant.entropy, fast.curriculum.lr_decay), (3e-4, 0.0, Decay::None));
+}
+
+#[test]
+fn the_presets_of_earlier_versions_change_what_they_name_and_nothing_else() {
+    let default = resolved(WALK, &[]).unwrap();
+    let mut seed = resolved(WALK, &["preset=seed"]).unwrap();
+    assert_eq!(seed.curriculum, CurriculumConfig::seed());
+    let mut v3 = resolved(WALK, &["preset=v3"]).unwrap();
+    assert_eq!((v3.policy.gat.hidden, v3.policy.gat.combine), (256, Heads::Average));
+    seed.curriculum = default.curriculum.clone();
+    v3.policy.gat = default.policy.gat.clone();
+    (seed.preset, v3.preset) = (None, None);
+    assert_eq!([&seed, &v3], [&default, &default]);
 }
 
 #[test]

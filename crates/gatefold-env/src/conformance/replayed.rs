@@ -136,7 +136,7 @@ fn reset_forgets(lab: &Lab<'_>) -> Result<Outcome, Fault> {
             return Ok(no_single());
         };
         let Some(old) = old else { return Ok(no_single()) };
-        let rng = stream(lab.settings.seed, Purpose::Losses, round as u64);
+        let rng = stream(lab.settings.seed, Purpose::Conformance, round as u64);
         same_episode(lab, young.with_rng(rng.clone()), old.with_rng(rng)).map_err(|fault| Fault {
             detail: format!("{}, after {past} steps more", fault.detail),
             ..fault

@@ -86,7 +86,7 @@ fn garbage_is_refused(lab: &Lab<'_>) -> Result<Outcome, Fault> {
     let mut drive = lab.drive(NUM_ENVS, lab.settings.seed, Driver::Random)?;
     drive.advance(3)?;
     let state = drive.batch.save()?;
-    let mut rng = stream(lab.settings.seed, Purpose::Losses, 0);
+    let mut rng = stream(lab.settings.seed, Purpose::Conformance, 0);
     let noise: Vec<u8> = (0..64).map(|_| rng.random()).collect();
     // The pieces of state are of an earlier step, so that a partial load would show.
     drive.advance(3)?;

@@ -35,11 +35,13 @@ impl CheckpointStore {
         Ok(path)
     }
 
-    /// Names a saved checkpoint the best so far.
-    pub fn mark_best(&mut self, step: u64, return_mean: f64) -> Result<(), RunError> {
-        assert!(self.path(step).is_dir(), "the best checkpoint has been saved");
+    /// Names a saved checkpoint the best so far and says where it is.
+    pub fn mark_best(&mut self, step: u64, return_mean: f64) -> Result<PathBuf, RunError> {
+        let path = self.path(step);
+        assert!(path.is_dir(), "the best checkpoint has been saved");
         let record = serde_json::to_vec(&Best { step, return_mean }).expect("a record is JSON");
-        write_file(&self.folder.join(BEST), &record)
+        write_file(&self.folder.join(BEST), &record)?;
+        Ok(path)
     }
 
     /// The newest whole checkpoint; damaged newer ones are passed over with a warning each.

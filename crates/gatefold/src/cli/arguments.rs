@@ -122,7 +122,7 @@ pub(super) enum CheckpointCommand {
 pub(super) enum BenchCommand {
     /// Train on CartPole and print environment steps per second
     Ppo {
-        /// Named settings to measure: cleanrl or sb3-fast
+        /// Named settings to measure: cleanrl, sb3-fast, ...
         #[arg(long, default_value = "sb3-fast")]
         preset: String,
         /// Environment steps to measure, after one iteration to warm up
