@@ -2,9 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Int, Tensor, TensorData, activation::softmax, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_graph::TypedGraph;
-use gatefold_ops::{Activation, OpsBackend, embed_activations, init, mix};
+use gatefold_ops::{Activation, OpsBackend, embed_activations, init, mix, softmax};
 use rand::Rng;
 
 use crate::topology::Topology;
@@ -106,7 +106,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let keys =
             init::apply_linear(&self.readout, x.clone().reshape([batch * targets, hidden]), Activation::Tanh);
         let scores = keys.matmul(self.readout_query.val()).reshape([batch, targets]); // [B, T]
-        let graph = mix(softmax(scores.clone(), 1), x); // [B, D]
+        let graph = mix(softmax(scores.clone()), x); // [B, D]
         GraphEncoding { graph, scores, attention }
     }
 

@@ -24,6 +24,7 @@ mod masked_softmax;
 mod mix;
 mod norm_relu;
 mod ppo_loss;
+mod softmax;
 mod sparsemax;
 
 pub use adamw::{AdamwStep, adamw_step, squared_norm};
@@ -38,6 +39,7 @@ pub use masked_softmax::{log_softmax_row, masked_log_softmax};
 pub use mix::mix;
 pub use norm_relu::norm_relu;
 pub use ppo_loss::{PpoBatch, PpoLossConfig, ppo_loss, ppo_stats};
+pub use softmax::softmax;
 pub use sparsemax::sparsemax;
 
 /// The plain compositions, by the name of the operation they define.

@@ -1,8 +1,8 @@
 //! From scores to gates.
 
-use burn::tensor::{Tensor, activation::softmax, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use gatefold_curriculum::Routing;
-use gatefold_ops::{OpsBackend, sparsemax};
+use gatefold_ops::{OpsBackend, softmax, sparsemax};
 
 /// What the router decided for a batch.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct Gates<B: Backend> {
 pub fn route<B: OpsBackend>(logits: Tensor<B, 2>, routing: Routing, temperature: f32) -> Gates<B> {
     assert!(temperature > 0.0, "temperature {temperature} must be above 0");
     let [_, num_experts] = logits.dims();
-    let probabilities = softmax(logits.clone() / temperature, 1);
+    let probabilities = softmax(logits.clone() / temperature);
     let alpha = match routing {
         Routing::Softmax => probabilities.clone(),
         Routing::Sparsemax => sparsemax(logits.clone(), temperature),
