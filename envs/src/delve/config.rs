@@ -14,14 +14,14 @@ pub struct DelveConfig {
     /// Levels of the dungeon; the last one has no stairs. Range [1, 5].
     #[schemars(range(min = 1, max = 5))]
     pub levels: u8,
-    /// Multiplies the number of monsters on each level; 0 makes a peaceful dungeon. Range [0, 2].
+    /// Multiplies the number of monsters on each level and of those that arrive; 0 makes a peaceful dungeon. Range [0, 2].
     #[schemars(range(min = 0.0, max = 2.0))]
     pub monsters: f32,
 }
 
 impl Default for DelveConfig {
     fn default() -> Self {
-        Self { max_steps: 600, levels: 5, monsters: 1.0 }
+        Self { max_steps: 500, levels: 5, monsters: 1.0 }
     }
 }
 

@@ -9,9 +9,9 @@ use super::grid::Pos;
 /// A full stomach, in turns of food.
 pub(super) const MAX_NUTRITION: i16 = 400;
 /// What one ration gives.
-const RATION: i16 = 250;
+const RATION: i16 = 150;
 /// Nutrition up to which the hero is hungry: there is room for a ration.
-pub(super) const HUNGRY: i16 = MAX_NUTRITION - RATION;
+const HUNGRY: i16 = MAX_NUTRITION - RATION;
 
 /// The hero's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ impl Hero {
             pos,
             hp: 18,
             max_hp: 18,
-            nutrition: 400,
+            nutrition: 300,
             gold: 0,
             xp: 0,
             level: 1,

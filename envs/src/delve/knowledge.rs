@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use gatefold_graph::{TypedGraph, parse_knowledge};
 
 use super::Delve;
-use super::hero::{HUNGRY, MAX_NUTRITION};
+use super::hero::MAX_NUTRITION;
 use super::paths::Hint;
 
 /// Conditions in the order of the file.
@@ -123,7 +123,7 @@ fn condition_values(game: &Delve) -> [f32; CONDITIONS.len()] {
     let outmatched = (f32::from(outlook.danger) / f32::from(hero.hp.max(1))).min(1.0);
     let menace = menace(game);
     [
-        1.0 - (f32::from(hero.nutrition) / f32::from(2 * HUNGRY)).min(1.0),
+        1.0 - f32::from(hero.nutrition) / f32::from(MAX_NUTRITION),
         share(hero.food, 2),
         1.0 - health,
         (1.0 - 2.0 * health).max(0.0),

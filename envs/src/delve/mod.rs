@@ -6,6 +6,15 @@
 //! change. Death terminates, the step limit truncates. There is no reward for dying or living as
 //! such: a dead hero earns nothing more.
 //!
+//! | file | idea |
+//! |---|---|
+//! | `grid`, `paths` | bit grids, and shortest ways found by flooding them |
+//! | `level`, `generation` | what a level holds and what is known of it; how one is made |
+//! | `hero`, `monsters`, `behaviour` | who acts, and the monsters' turns |
+//! | `outlook`, `actions` | what can be seen and done; the mask and the hero's turn |
+//! | `observation`, `knowledge` | features, and activations of the knowledge graph |
+//! | `scripted`, `rendering`, `scenario` | the scripted policy, pictures, drawn maps |
+//!
 //! ```
 //! use gatefold_env::{Purpose, stream};
 //! use gatefold_envs::delve::{Delve, DelveConfig, Scripted};
@@ -65,7 +74,7 @@ const DEPTH_BONUS: u32 = 50;
 /// Score points per unit of reward.
 const REWARD_SCALE: f32 = 10.0;
 /// One turn in so many brings a hunter.
-const ARRIVAL_PERIOD: u32 = 60;
+const ARRIVAL_PERIOD: f64 = 60.0;
 /// Monsters on a level beyond which no more arrive.
 const MAX_MONSTERS: usize = 12;
 /// Walkable cells of a level large enough to count as wholly explored.
@@ -128,7 +137,7 @@ impl Delve {
 
     /// Now and then a hunter arrives through a door that the hero does not see.
     fn welcome(&mut self, rng: &mut StreamRng) {
-        if rng.random_range(0..ARRIVAL_PERIOD) != 0 || self.monsters == 0.0 {
+        if !rng.random_bool(f64::from(self.monsters) / ARRIVAL_PERIOD) {
             return;
         }
         let kind = generation::random_kind(self.depth, rng);

@@ -59,15 +59,15 @@ pub(super) static KINDS: [Kind; 7] = [
     //    behaviour          levels hp dmg hit% speed xp
     kind('b', Behaviour::Wander, (1, 3), 3, 2, 60, 18, 5),
     kind('j', Behaviour::Chase, (1, 2), 5, 3, 60, 15, 7),
-    kind('k', Behaviour::Flee, (1, 4), 8, 4, 60, 12, 11),
-    kind('a', Behaviour::Shoot, (2, 5), 9, 4, 60, 12, 16),
-    kind('s', Behaviour::Guard, (2, 5), 16, 7, 65, 12, 26),
-    kind('w', Behaviour::Chase, (3, 5), 12, 5, 65, 15, 20),
-    kind('O', Behaviour::Chase, (4, 5), 24, 9, 65, 10, 34),
+    kind('k', Behaviour::Flee, (1, 4), 8, 4, 60, 12, 10),
+    kind('a', Behaviour::Shoot, (2, 5), 8, 3, 50, 12, 12),
+    kind('s', Behaviour::Guard, (2, 5), 14, 6, 50, 12, 16),
+    kind('w', Behaviour::Chase, (3, 5), 10, 4, 55, 15, 14),
+    kind('O', Behaviour::Chase, (4, 5), 20, 7, 55, 10, 20),
 ];
 
 /// The strongest hit of any kind; scales threats to [0, 1].
-pub(super) const MAX_DAMAGE: f32 = 9.0;
+pub(super) const MAX_DAMAGE: f32 = 7.0;
 
 /// One monster on the level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,10 +2,13 @@
 //!
 //! | features | meaning |
 //! |---|---|
-//! | 22 | statistics of the hero and the turn, each about [0, 1] |
-//! | 12 | three hints (unexplored edge, item, stairs): known, proximity, first step x, y |
-//! | 18 | the two nearest monsters in view: present, direction x, y, proximity, strength, health, and one of behaves as wander/chase/guard or shoots or flees |
-//! | 196 | 7 x 7 window, four channels: walkable, unknown, monster strength, item value |
+//! | 22 | the hero's state and pack, the turn, the situation; each about [0, 1] |
+//! | 12 | ways to the nearest unexplored edge, item and stairs: known, proximity, first step x, y |
+//! | 18 | the two nearest monsters in view: present, direction x, y, proximity, strength, health, shoots, flees, guards |
+//! | 196 | 7 x 7 window, four channels: walkable, unknown, monster strength, item (stairs: -1) |
+//!
+//! Everything comes from known cells and visible monsters; a test replaces all that lies behind the
+//! fog and demands the same observation, bit for bit.
 
 use gatefold_env::ObservationView;
 
@@ -17,7 +20,7 @@ use super::level::Item;
 use super::monsters::{Behaviour, MAX_DAMAGE, Monster};
 use super::paths::Hint;
 
-/// Statistics, hints and monsters in front of the window.
+// The parts in front of the window.
 const NUM_STATISTICS: usize = 22;
 const NUM_HINTS: usize = 3 * 4;
 const NUM_FOES: usize = 2 * 9;
@@ -115,8 +118,8 @@ fn describe_monster(monster: Option<&Monster>, from: Pos) -> [f32; 9] {
         let strength = monster.threat();
         let shoots = flag(behaviour == Behaviour::Shoot);
         let flees = flag(behaviour == Behaviour::Flee);
-        let stays = flag(behaviour == Behaviour::Guard);
-        [1.0, dx / distance, dy / distance, 1.0 / distance, strength, monster.health(), shoots, flees, stays]
+        let guards = flag(behaviour == Behaviour::Guard);
+        [1.0, dx / distance, dy / distance, 1.0 / distance, strength, monster.health(), shoots, flees, guards]
     })
 }
 

@@ -227,7 +227,7 @@ mod tests {
         assert_eq!((fight.in_view, fight.adjacent, fight.weakest), (3, 3, Some(2)));
         assert_eq!(
             (fight.danger, fight.approach, fight.flee),
-            (14, None, None),
+            (12, None, None),
             "every step stays next to one of them"
         );
         let caught = outlook(&["######", "#....#", "#..@j#", "#....#", "######"], true);
