@@ -33,6 +33,7 @@ static GRAPH: LazyLock<Arc<TypedGraph>> = LazyLock::new(|| {
 #[serde(default, deny_unknown_fields)]
 pub struct BanditConfig {
     /// Decisions of an episode (at least 1).
+    #[schemars(range(min = 1))]
     pub length: u32,
 }
 

@@ -16,8 +16,10 @@ pub const ENTRY: EnvEntry =
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityConfig {
     /// Number of actions, and of features (at least 2).
+    #[schemars(range(min = 2, max = 4096))]
     pub num_actions: usize,
     /// Steps of an episode (at least 1).
+    #[schemars(range(min = 1))]
     pub length: u32,
 }
 

@@ -86,6 +86,10 @@ pub struct CurriculumConfig {
     /// none. Range 0 and up.
     #[schemars(range(min = 0))]
     pub lr_warmup_steps: u64,
+    /// The same as a fraction of the run's optimizer steps; above 0 it takes the place of
+    /// lr_warmup_steps. Range [0, 1].
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub lr_warmup_fraction: f64,
     /// How the learning rate falls with environment steps over the whole run, across phases.
     pub lr_decay: Decay,
     /// Whether minibatches of B > 256 samples multiply the learning rate by sqrt(B / 256).
@@ -110,6 +114,7 @@ impl Default for CurriculumConfig {
             routing: RoutingChoice::Curriculum,
             lr_scale: 1.0,
             lr_warmup_steps: 1000,
+            lr_warmup_fraction: 0.0,
             lr_decay: Decay::Cosine,
             large_batch_scaling: false,
             warmup: WarmupConfig::default(),

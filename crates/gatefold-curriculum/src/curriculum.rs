@@ -67,20 +67,24 @@ pub struct PlannedPhase {
 pub struct Curriculum {
     config: CurriculumConfig,
     rate_factor: f64,
+    optimizer_steps_per_env_step: f64,
     state: CurriculumState,
 }
 
 impl Curriculum {
-    /// A curriculum at the start of a run; `minibatch` is the samples of one optimizer step.
-    pub fn new(config: CurriculumConfig, minibatch: usize) -> Result<Self, CurriculumError> {
+    /// A curriculum at the start of a run; `minibatch` is the samples of one optimizer step, and each
+    /// sample is used in `epochs` of them.
+    pub fn new(config: CurriculumConfig, minibatch: usize, epochs: usize) -> Result<Self, CurriculumError> {
         config.validate()?;
+        let optimizer_steps_per_env_step = epochs as f64 / minibatch as f64;
         let batch_factor = if config.large_batch_scaling {
             (minibatch as f64 / REFERENCE_MINIBATCH).max(1.0).sqrt()
         } else {
             1.0
         };
         let rate_factor = config.lr_scale * batch_factor;
-        Ok(Self { config, rate_factor, state: CurriculumState::default() })
+        let state = CurriculumState::default();
+        Ok(Self { config, rate_factor, optimizer_steps_per_env_step, state })
     }
 
     /// The plan of the iteration that starts at `progress`.
@@ -104,8 +108,18 @@ impl Curriculum {
             learning_rate: LearningRate {
                 phase_rate: self.rate_factor * settings.lr,
                 decay: self.config.lr_decay.factor(progress.fraction()),
-                warmup_steps: self.config.lr_warmup_steps,
+                warmup_steps: self.warmup_steps(progress.total_steps),
             },
+        }
+    }
+
+    /// Optimizer steps of the learning rate's warmup: the fraction of the run's, if one is set.
+    fn warmup_steps(&self, total_steps: u64) -> u64 {
+        if self.config.lr_warmup_fraction > 0.0 {
+            let optimizer_steps = total_steps as f64 * self.optimizer_steps_per_env_step;
+            (self.config.lr_warmup_fraction * optimizer_steps).ceil() as u64
+        } else {
+            self.config.lr_warmup_steps
         }
     }
 

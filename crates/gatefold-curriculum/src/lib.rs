@@ -8,7 +8,7 @@
 //! ```
 //! use gatefold_curriculum::{Curriculum, CurriculumConfig, Phase, Progress, Routing};
 //!
-//! let mut curriculum = Curriculum::new(CurriculumConfig::default(), 256)?;
+//! let mut curriculum = Curriculum::new(CurriculumConfig::default(), 256, 4)?;
 //! let plan = curriculum.plan(Progress { env_steps: 400_000, total_steps: 1_000_000, episodes: 0 });
 //! assert_eq!(plan.phase, Phase::Transition);
 //! assert_eq!(plan.routing, Routing::Blend { weight: 0.5 });

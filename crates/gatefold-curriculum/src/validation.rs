@@ -88,6 +88,7 @@ impl CurriculumConfig {
             self.validate_boundaries()?;
         }
         in_range("curriculum", "lr_scale", self.lr_scale, SCALE)?;
+        in_range("curriculum", "lr_warmup_fraction", self.lr_warmup_fraction, 0.0..=1.0)?;
         self.warmup.validate()?;
         self.transition.validate()?;
         self.fine_tune.validate()?;

@@ -9,7 +9,7 @@ fn from_json(value: &Value) -> CurriculumConfig {
 
 /// Plans over a run with large minibatches, and the rate of a step within the first warmup steps.
 fn plans(config: &CurriculumConfig) -> Vec<(Plan, f64)> {
-    let mut curriculum = Curriculum::new(config.clone(), 1024).unwrap();
+    let mut curriculum = Curriculum::new(config.clone(), 1024, 4).unwrap();
     (0..=100)
         .map(|step| {
             let (env_steps, episodes) = (step * 10_000, step * 40);
@@ -129,7 +129,7 @@ fn mistakes_name_the_key_the_value_and_what_would_be_accepted() {
         (json!({ "lr_scale": -1 }), "[curriculum] lr_scale = -1: need 0 to 1000"),
     ];
     for (case, expected) in cases {
-        let error = Curriculum::new(from_json(&case), 256).unwrap_err();
+        let error = Curriculum::new(from_json(&case), 256, 4).unwrap_err();
         assert_eq!(error.to_string(), expected, "{case}");
     }
 }

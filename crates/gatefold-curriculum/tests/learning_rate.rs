@@ -7,7 +7,7 @@ fn at_steps(env_steps: u64) -> Progress {
 }
 
 fn plan(config: CurriculumConfig, minibatch: usize, progress: Progress) -> Plan {
-    Curriculum::new(config, minibatch).unwrap().plan(progress)
+    Curriculum::new(config, minibatch, 4).unwrap().plan(progress)
 }
 
 #[test]
@@ -24,9 +24,16 @@ fn the_learning_rate_is_the_product_of_scale_phase_warmup_and_cosine() {
 }
 
 #[test]
+fn a_warmup_fraction_counts_the_optimizer_steps_of_the_run() {
+    // 1,000,000 samples, each in 4 epochs of minibatches of 250: 16,000 optimizer steps.
+    let config = CurriculumConfig { lr_warmup_fraction: 0.1, ..CurriculumConfig::default() };
+    assert_eq!(plan(config, 250, at_steps(0)).learning_rate.warmup_steps, 1600);
+}
+
+#[test]
 fn the_learning_rate_after_warmup_is_the_phase_rate_not_two_ninths_of_it() {
     let config = CurriculumConfig { lr_decay: Decay::None, ..CurriculumConfig::default() };
-    let mut curriculum = Curriculum::new(config, 256).unwrap();
+    let mut curriculum = Curriculum::new(config, 256, 4).unwrap();
     // 100 optimizer steps per iteration: warmup ends with the tenth, inside the first phase.
     for iteration in 0..100 {
         let plan = curriculum.plan(at_steps(iteration * 10_000));
@@ -45,7 +52,7 @@ fn the_learning_rate_after_warmup_is_the_phase_rate_not_two_ninths_of_it() {
 #[test]
 fn evaluating_rates_in_any_order_cannot_overwrite_the_phase_rate() {
     let config = CurriculumConfig { lr_decay: Decay::None, ..CurriculumConfig::default() };
-    let mut scheduled = Curriculum::new(config.clone(), 256).unwrap();
+    let mut scheduled = Curriculum::new(config.clone(), 256, 4).unwrap();
     let warmup = scheduled.plan(at_steps(0)).learning_rate;
     let forwards: Vec<_> = (0..2000).map(|step| warmup.at(step)).collect();
     let mut backwards: Vec<_> = (0..2000).rev().map(|step| warmup.at(step)).collect();
@@ -61,7 +68,7 @@ fn linear_decay_equals_the_annealing_of_cleanrl() {
     // CleanRL: frac = 1 - (update - 1) / num_updates; lr = frac * learning_rate, updates from 1.
     let (num_updates, batch) = (976_u64, 512);
     let config = CurriculumConfig::dense(2.5e-4, 0.01, Decay::Linear);
-    let mut curriculum = Curriculum::new(config, 128).unwrap();
+    let mut curriculum = Curriculum::new(config, 128, 4).unwrap();
     for update in 1..=num_updates {
         let env_steps = (update - 1) * batch;
         let progress = Progress { env_steps, total_steps: num_updates * batch, episodes: 0 };

@@ -5,7 +5,7 @@ use gatefold_curriculum::{
 };
 
 fn curriculum() -> Curriculum {
-    Curriculum::new(CurriculumConfig::default(), 256).unwrap()
+    Curriculum::new(CurriculumConfig::default(), 256, 4).unwrap()
 }
 
 fn progress(env_steps: u64, total_steps: u64) -> Progress {
@@ -107,7 +107,7 @@ fn planned_phases_are_those_a_long_run_enters() {
         (CurriculumConfig::dense(1e-3, 0.0, Decay::None), &[FineTune]),
     ];
     for (config, expected) in cases {
-        let mut curriculum = Curriculum::new(config.clone(), 256).unwrap();
+        let mut curriculum = Curriculum::new(config.clone(), 256, 4).unwrap();
         let planned: Vec<_> = curriculum.planned_phases().iter().map(|planned| planned.phase).collect();
         assert_eq!(planned, expected, "{config:?}");
         for env_steps in (0..1_000_000).step_by(100) {
@@ -126,7 +126,7 @@ fn planned_phases_say_where_they_start_and_end() {
         transition_until: 3000.0,
         ..CurriculumConfig::default()
     };
-    let planned = Curriculum::new(config, 256).unwrap().planned_phases();
+    let planned = Curriculum::new(config, 256, 4).unwrap().planned_phases();
     let bounds: Vec<_> = planned.iter().map(|planned| (planned.from, planned.until)).collect();
     assert_eq!(bounds, [(0.0, Some(1000.0)), (1000.0, Some(3000.0)), (3000.0, None)]);
 }

@@ -16,12 +16,12 @@ fn config_in_episodes() -> CurriculumConfig {
 
 fn plan_after_episodes(config: &CurriculumConfig, episodes: u64) -> Plan {
     let progress = Progress { env_steps: 0, total_steps: 1_000_000, episodes };
-    Curriculum::new(config.clone(), 256).unwrap().plan(progress)
+    Curriculum::new(config.clone(), 256, 4).unwrap().plan(progress)
 }
 
 fn plan_after_steps(config: &CurriculumConfig, env_steps: u64) -> Plan {
     let progress = Progress { env_steps, total_steps: 1_000_000, episodes: 0 };
-    Curriculum::new(config.clone(), 256).unwrap().plan(progress)
+    Curriculum::new(config.clone(), 256, 4).unwrap().plan(progress)
 }
 
 fn coefficients(entropy: f32, load_balance: f32, diversity: f32, gate_entropy: f32) -> Coefficients {
@@ -82,7 +82,7 @@ fn fractions_of_the_run_reach_the_same_plans_as_episodes() {
 #[test]
 fn routing_and_temperature_are_continuous_across_both_boundaries() {
     let config = CurriculumConfig::default();
-    let mut curriculum = Curriculum::new(config, 256).unwrap();
+    let mut curriculum = Curriculum::new(config, 256, 4).unwrap();
     let mut previous: Option<Plan> = None;
     for env_steps in (0..=1_000_000).step_by(1000) {
         let plan = curriculum.plan(Progress { env_steps, total_steps: 1_000_000, episodes: 0 });

@@ -4,11 +4,11 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_graph::TypedGraph;
-use gatefold_ops::{Activation, OpsBackend, embed_activations, init, mix, softmax};
+use gatefold_ops::{Activation, OpsBackend, embed_activations, init, linear, mix, softmax};
 use rand::Rng;
 
 use crate::topology::Topology;
-use crate::{GatConfig, layer::GatLayer};
+use crate::{GatConfig, LayerStatistics, layer::GatLayer};
 
 // B batch, V graph nodes, S rows of the first layer, T readout rows, E edges, H heads, D hidden
 
@@ -43,6 +43,8 @@ pub struct GraphEncoding<B: Backend> {
     pub scores: Tensor<B, 2>,
     /// Attention of each layer `[B, E, H]`, untracked.
     pub attention: Vec<Tensor<B, 3>>,
+    /// Node vectors after each layer `[B, T, D]`.
+    pub nodes: Vec<Tensor<B, 3>>,
 }
 
 impl<B: OpsBackend> GraphEncoder<B> {
@@ -89,6 +91,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let direction = self.activation_embedding.val(); // [1, D]
 
         let mut attention = Vec::with_capacity(self.layers.len());
+        let mut rows_of_layers = Vec::with_capacity(self.layers.len());
         let mut x = embed(base.clone(), activations.clone(), direction.clone()); // [B, S, D]
         for (i, layer) in self.layers.iter().enumerate() {
             let (next, weights) = if i == 0 {
@@ -99,15 +102,18 @@ impl<B: OpsBackend> GraphEncoder<B> {
                 layer.forward(x)
             };
             attention.push(weights);
+            rows_of_layers.push(next.clone());
             x = next;
         }
 
         let [_, targets, hidden] = x.dims();
         let keys =
             init::apply_linear(&self.readout, x.clone().reshape([batch * targets, hidden]), Activation::Tanh);
-        let scores = keys.matmul(self.readout_query.val()).reshape([batch, targets]); // [B, T]
+        let scores =
+            linear(keys, self.readout_query.val(), Tensor::zeros([1], &device), Activation::Identity);
+        let scores = scores.reshape([batch, targets]); // [B, T]
         let graph = mix(softmax(scores.clone()), x); // [B, D]
-        GraphEncoding { graph, scores, attention }
+        GraphEncoding { graph, scores, attention, nodes: rows_of_layers }
     }
 
     /// Width of the graph vector.
@@ -120,14 +126,14 @@ impl<B: OpsBackend> GraphEncoder<B> {
         &self.topology.readout_nodes
     }
 
-    /// Mean entropy of each layer's attention, divided by ln(degree), over rows of degree > 1.
-    ///
-    /// 1: attention is spread evenly; 0: each row looks at one neighbour. `None` for a layer whose
-    /// rows all have one in-edge. Reads the attention back from the device.
-    pub fn attention_entropy(&self, encoding: &GraphEncoding<B>) -> Vec<Option<f64>> {
-        let layers = self.layers.iter().zip(&encoding.attention);
+    /// What each layer's attention and node vectors look like, first layer first.
+    pub fn statistics(&self, encoding: &GraphEncoding<B>) -> Vec<LayerStatistics> {
+        let traces = encoding.attention.iter().zip(&encoding.nodes);
+        let layers = self.layers.iter().zip(traces);
         layers
-            .map(|(layer, attention)| normalised_entropy(layer.topology().edges.offsets(), attention))
+            .map(|(layer, (attention, nodes))| {
+                LayerStatistics::new(layer.topology().edges.offsets(), attention, nodes)
+            })
             .collect()
     }
 }
@@ -139,25 +145,4 @@ fn embed<B: OpsBackend>(
 ) -> Tensor<B, 3> {
     let width = direction.dims()[1];
     embed_activations(base, activations, direction.reshape([width]))
-}
-
-fn normalised_entropy<B: Backend>(offsets: &[u32], attention: &Tensor<B, 3>) -> Option<f64> {
-    let [batch, edges, heads] = attention.dims();
-    let values = attention.to_data().convert::<f32>().to_vec::<f32>().expect("attention is f32");
-    let (mut sum, mut count) = (0.0, 0u64);
-    for sample in 0..batch {
-        for row in offsets.windows(2).filter(|row| row[1] - row[0] > 1) {
-            let scale = f64::from(row[1] - row[0]).ln();
-            for head in 0..heads {
-                let entropy: f64 = (row[0]..row[1])
-                    .map(|e| f64::from(values[(sample * edges + e as usize) * heads + head]))
-                    .filter(|&p| p > 0.0)
-                    .map(|p| -p * p.ln())
-                    .sum();
-                sum += entropy / scale;
-                count += 1;
-            }
-        }
-    }
-    (count > 0).then(|| sum / count as f64)
 }

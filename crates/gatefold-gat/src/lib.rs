@@ -6,8 +6,10 @@
 mod config;
 mod encoder;
 mod layer;
+mod statistics;
 mod topology;
 
 pub use config::{GatConfig, Heads};
 pub use encoder::{GraphEncoder, GraphEncoding};
 pub use layer::GatLayer;
+pub use statistics::LayerStatistics;

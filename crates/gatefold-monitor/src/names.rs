@@ -104,6 +104,12 @@ pub fn usage(expert: &str) -> String {
     format!("router/usage/{expert}")
 }
 
+/// `gat/layer<i>/<what>`, with what one of `attention_entropy` (0 to 1), `attention_variance` and
+/// `smoothness` (mean cosine distance of node vectors; near 0 is over-smoothing).
+pub fn gat_layer(layer: usize, what: &str) -> String {
+    format!("gat/layer{layer}/{what}")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -64,16 +64,10 @@ impl<B: OpsBackend> ActorCritic<B> {
         rng: &mut impl Rng,
         device: &B::Device,
     ) -> Result<Self, PolicyError> {
-        config.validate()?;
+        config.validate_for(spec)?;
         let trunk = |rng: &mut _| Mlp::new(spec.num_features, &config.trunk, config.activation, rng, device);
         let (actor_trunk, critic_trunk) = (trunk(rng), trunk(rng));
         let graph = match (config.architecture, &spec.graph) {
-            (Architecture::MlpGat, None) => {
-                return Err(PolicyError(
-                    "architecture = \"mlp-gat\": the environment has no graph; use \"mlp\" or \"routed\""
-                        .into(),
-                ));
-            }
             (Architecture::Mlp, _) | (_, None) => None,
             (_, Some(typed)) => Some(GraphEncoder::new(&config.gat, typed, rng, device)),
         };

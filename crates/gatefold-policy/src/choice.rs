@@ -43,7 +43,7 @@ pub enum Pick {
 impl Choice {
     /// Chooses an action for every row of `logits` `[N, A]`, row-major; `mask` alike, or `None`.
     ///
-    /// Draws one uniform number per row (also for [`Pick::Mode`] none). Fails on an all-masked row,
+    /// [`Pick::Sample`] draws one uniform number per row, [`Pick::Mode`] none. Fails on an all-masked row,
     /// before any softmax, and on logits that are NaN or infinite where allowed.
     pub fn rows(
         logits: &[f32],

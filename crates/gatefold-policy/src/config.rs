@@ -1,5 +1,6 @@
 //! Settings of the policy.
 
+use gatefold_env::EnvSpec;
 use gatefold_gat::GatConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,17 @@ impl Default for PolicyConfig {
 pub struct PolicyError(pub String);
 
 impl PolicyConfig {
+    /// [`validate`](Self::validate), and whether the policy can read environments of `spec`.
+    pub fn validate_for(&self, spec: &EnvSpec) -> Result<(), PolicyError> {
+        self.validate()?;
+        if self.architecture == Architecture::MlpGat && spec.graph.is_none() {
+            return Err(PolicyError(
+                "architecture = \"mlp-gat\": the environment has no graph; use \"mlp\" or \"routed\"".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Fails with the key, the value and what would be accepted.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let widths = [
@@ -86,8 +98,8 @@ impl PolicyConfig {
             ("router_hidden", &self.router_hidden),
         ];
         for (key, list) in widths {
-            if list.is_empty() || list.iter().any(|&w| w == 0 || w > 1 << 16) {
-                return Err(PolicyError(format!("{key} = {list:?}: need at least one width in 1..=65536")));
+            if list.is_empty() || list.iter().any(|&w| w == 0 || w > 4096) {
+                return Err(PolicyError(format!("{key} = {list:?}: need at least one width in 1..=4096")));
             }
         }
         if self.experts.is_empty() {

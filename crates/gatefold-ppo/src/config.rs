@@ -19,7 +19,7 @@ pub enum ValueLoss {
 #[serde(default, deny_unknown_fields)]
 pub struct PpoConfig {
     /// Steps that each environment takes between updates.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_048_576))]
     pub num_steps: usize,
     /// Passes over each rollout.
     #[schemars(range(min = 1, max = 1000))]
@@ -129,6 +129,9 @@ impl Default for LossConfig {
     }
 }
 
+/// Rows of the largest rollout that is held in memory.
+const MOST_ROWS: usize = 1 << 24;
+
 /// Settings that contradict each other.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[error("[ppo] {0}")]
@@ -137,7 +140,13 @@ pub struct PpoError(pub String);
 impl PpoConfig {
     /// Fails with the key, the value and what would be accepted.
     pub fn validate(&self, num_envs: usize) -> Result<(), PpoError> {
-        let rows = self.num_steps * num_envs;
+        let rows = self.num_steps.saturating_mul(num_envs);
+        if rows > MOST_ROWS {
+            return Err(PpoError(format!(
+                "num_steps = {}: with num_envs = {num_envs} a rollout has {rows} rows; at most {MOST_ROWS} fit",
+                self.num_steps
+            )));
+        }
         if self.minibatch < 2 || self.minibatch > rows {
             return Err(PpoError(format!(
                 "minibatch = {}: need 2..={rows} (num_steps = {} x num_envs = {num_envs})",

@@ -136,8 +136,11 @@ impl Learner {
         };
         let returns = data.returns.clone();
         let (mut loss, stats) = ppo_loss(evaluation.logits, evaluation.values.clone(), data, &config);
+        let mut stats = to_host(stats.inner());
         if huber {
-            loss = loss + huber_loss(evaluation.values - returns) * (2.0 * self.ppo.value_coef);
+            let term = huber_loss(evaluation.values - returns);
+            stats[ppo_stats::VALUE_LOSS] = to_host(term.clone().inner())[0];
+            loss = loss + term * (2.0 * self.ppo.value_coef);
         }
         let count = rows as u64;
         let mut add = |loss: Tensor<B, 1>, name, coefficient: f32, term: Tensor<B, 1>| {
@@ -169,7 +172,7 @@ impl Learner {
             let term = losses::diversity(logits.slice([compared]), mask);
             loss = add(loss, names::LOSSES_DIVERSITY, coefficients.diversity, term);
         }
-        (loss, to_host(stats.inner()))
+        (loss, stats)
     }
 
     fn gather<B: Backend>(
@@ -226,12 +229,13 @@ fn huber_loss<B: AutodiffBackend>(errors: Tensor<B, 1>) -> Tensor<B, 1> {
     (near.clone().detach() * (errors - near.detach() * 0.5)).mean()
 }
 
-/// `(a - mean) / (std + 1e-8)` with the unbiased standard deviation, as CleanRL and SB3 do.
+/// `(a - mean) / (std + 1e-8)` with the unbiased standard deviation, as CleanRL and SB3 do; a
+/// minibatch of one row becomes 0.
 fn normalize(advantages: &mut [f32]) {
     let count = advantages.len() as f64;
     let mean = advantages.iter().map(|&a| f64::from(a)).sum::<f64>() / count;
     let squares: f64 = advantages.iter().map(|&a| (f64::from(a) - mean).powi(2)).sum();
-    let deviation = (squares / (count - 1.0)).sqrt() + 1e-8;
+    let deviation = (squares / (count - 1.0).max(1.0)).sqrt() + 1e-8;
     for a in advantages {
         *a = ((f64::from(*a) - mean) / deviation) as f32;
     }
@@ -272,6 +276,9 @@ mod tests {
         let mut advantages = [1.0, 2.0, 3.0];
         normalize(&mut advantages);
         assert_eq!(advantages, [-1.0, 0.0, 1.0]);
+        let mut alone = [3.0];
+        normalize(&mut alone);
+        assert_eq!(alone, [0.0]);
     }
 
     #[test]

@@ -30,9 +30,6 @@ impl<B: OpsAutodiffBackend> Parts<B> {
         let num_envs = config.run.num_envs;
         let envs = build_envs(config, entries, num_envs, config.run.seed)?;
         let spec = envs.spec().clone();
-        if let Some(graph) = &spec.graph {
-            graph.validate().map_err(gatefold_env::EnvError::from)?;
-        }
         let mut rng = stream(config.run.seed, Purpose::Initialisation, 0);
         let policy = ActorCritic::<B>::new(&config.policy, &spec, &mut rng, device)
             .map_err(|e| RunError::Stopped(e.to_string()))?;
@@ -40,7 +37,7 @@ impl<B: OpsAutodiffBackend> Parts<B> {
         let policy = Some(policy);
         let scaling =
             config.policy.normalize_observations.then(|| ObservationScaling::new(spec.num_features));
-        let curriculum = Curriculum::new(config.curriculum.clone(), config.ppo.minibatch)
+        let curriculum = Curriculum::new(config.curriculum.clone(), config.ppo.minibatch, config.ppo.epochs)
             .map_err(|e| RunError::Stopped(e.to_string()))?;
         Ok(Self {
             policy,

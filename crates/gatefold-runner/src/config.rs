@@ -1,8 +1,8 @@
 //! What an experiment file says.
 
-use gatefold_curriculum::CurriculumConfig;
+use gatefold_curriculum::{CurriculumConfig, FixedRouting, RoutingChoice, Schedule};
 use gatefold_optim::OptimizerConfig;
-use gatefold_policy::PolicyConfig;
+use gatefold_policy::{Architecture, PolicyConfig};
 use gatefold_ppo::{LossConfig, PpoConfig, RewardConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ pub struct EvalConfig {
     /// Iterations between evaluations; 0 evaluates at the end of the run only.
     pub every: u64,
     /// Episodes in one evaluation.
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub episodes: usize,
     /// Seed of the evaluation's environments. Environment streams are keyed by seed, so with a seed
     /// other than run.seed no episode of the training is met again; equal seeds are refused.
@@ -167,6 +167,28 @@ impl ExperimentConfig {
         }
         self.policy.validate().map_err(|e| e.to_string())?;
         self.ppo.validate(self.run.num_envs).map_err(|e| e.to_string())?;
-        self.curriculum.validate().map_err(|e| e.to_string())
+        self.curriculum.validate().map_err(|e| e.to_string())?;
+        let experts = self.policy.experts.len();
+        if self.policy.architecture == Architecture::Routed && experts > 1 && self.routes_densely() {
+            return Err(format!(
+                "[curriculum] routing = \"dense\": means one expert, policy.experts names {experts}; name one, or set \
+                 policy.architecture = \"mlp-gat\" or another routing"
+            ));
+        }
+        Ok(())
+    }
+
+    fn routes_densely(&self) -> bool {
+        let curriculum = &self.curriculum;
+        match (curriculum.routing, curriculum.schedule) {
+            (RoutingChoice::Dense, _) => true,
+            (RoutingChoice::Curriculum, Schedule::Constant) => {
+                curriculum.constant.routing == FixedRouting::Dense
+            }
+            (RoutingChoice::Curriculum, Schedule::Phases) => {
+                [curriculum.warmup.routing, curriculum.fine_tune.routing].contains(&FixedRouting::Dense)
+            }
+            _ => false,
+        }
     }
 }

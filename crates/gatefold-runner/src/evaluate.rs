@@ -12,9 +12,9 @@ use gatefold_policy::{ActorCritic, Choice, Observation, ObservationScaling, Pick
 use rand::RngExt;
 
 use crate::assembly::{Parts, build_envs, on_device, on_threads};
-use crate::events::{EpisodeMeans, Evaluation};
+use crate::events::{EpisodeMeans, Evaluation, Event, Reporter};
 use crate::experiment::restore;
-use crate::{ExperimentConfig, RunError, RunOptions, checkpoint, layers};
+use crate::{ExperimentConfig, RunError, RunOptions, Stop, checkpoint, layers};
 
 /// Steps after which an episode counts as endless.
 const LONGEST: u32 = 1_000_000;
@@ -37,12 +37,13 @@ pub(crate) enum Player<'a, B: OpsBackend> {
 
 /// Plays `episodes` episodes, the first one of each environment of a batch, and returns them.
 ///
-/// `None` if the player is the scripted policy and the environment has none. Taking the first
+/// `None` if the player is the scripted policy and the environment has none, or after a signal. Taking the first
 /// episode of each environment counts long and short ones alike.
 pub(crate) fn play<B: OpsBackend>(
     player: &Player<'_, B>,
     envs: &mut dyn BatchEnv,
     rng: &mut StreamRng,
+    stop: &Stop,
 ) -> Result<Option<Vec<Episode>>, RunError> {
     let (spec, count) = (envs.spec().clone(), envs.num_envs());
     let mut observations = ObservationBatch::new(&spec, count);
@@ -52,6 +53,9 @@ pub(crate) fn play<B: OpsBackend>(
     let mut first: Vec<Option<Episode>> = vec![None; count];
     envs.reset(observations.as_mut())?;
     for _ in 0..LONGEST {
+        if stop.requested() {
+            return Ok(None);
+        }
         match player {
             Player::Policy { policy, plan, scaling, pick, device } => {
                 if let Some(scaling) = scaling {
@@ -75,7 +79,7 @@ pub(crate) fn play<B: OpsBackend>(
             }
             Player::Random => {
                 for (action, mask) in actions.iter_mut().zip(observations.mask.chunks(spec.num_actions())) {
-                    *action = uniform(mask, rng);
+                    *action = uniform(mask, rng)?;
                 }
             }
             Player::Scripted => {
@@ -97,12 +101,16 @@ pub(crate) fn play<B: OpsBackend>(
     )))
 }
 
-fn uniform(mask: &[bool], rng: &mut StreamRng) -> Action {
+/// An action drawn evenly from those that the mask allows.
+fn uniform(mask: &[bool], rng: &mut StreamRng) -> Result<Action, RunError> {
     let allowed = mask.iter().filter(|&&allowed| allowed).count();
-    let nth = rng.random_range(0..allowed.max(1));
+    if allowed == 0 {
+        return Err(RunError::Stopped("evaluation: the environment's mask allows no action".to_string()));
+    }
+    let nth = rng.random_range(0..allowed);
     let index =
         mask.iter().enumerate().filter(|&(_, &allowed)| allowed).nth(nth).map_or(0, |(index, _)| index);
-    Action::Discrete(index)
+    Ok(Action::Discrete(index))
 }
 
 fn means(episodes: &[Episode]) -> EpisodeMeans {
@@ -114,35 +122,40 @@ fn means(episodes: &[Episode]) -> EpisodeMeans {
     }
 }
 
-/// Evaluates a policy on the configuration's held-out seed; with `beside`, also the random and the
+/// Evaluates a policy on the configuration's held-out seed; `None` after a signal; with `beside`, also the random and the
 /// scripted policy on the same environments.
 pub(crate) fn evaluate_policy<B: OpsBackend>(
     player: &Player<'_, B>,
     config: &ExperimentConfig,
     entries: &[EnvEntry],
     beside: bool,
-) -> Result<Evaluation, RunError> {
+    stop: &Stop,
+) -> Result<Option<Evaluation>, RunError> {
     let (episodes, seed) = (config.eval.episodes, config.eval.seed);
     let played = |player: &Player<'_, B>| -> Result<Option<EpisodeMeans>, RunError> {
         let mut envs = build_envs(config, entries, episodes, seed)?;
         let mut rng = stream(seed, Purpose::Evaluation, 0);
-        Ok(play(player, envs.as_mut(), &mut rng)?.map(|episodes| means(&episodes)))
+        Ok(play(player, envs.as_mut(), &mut rng, stop)?.map(|episodes| means(&episodes)))
     };
-    let policy = played(player)?.expect("a policy plays in every environment");
+    let Some(policy) = played(player)? else { return Ok(None) };
     let (random, scripted) =
         if beside { (played(&Player::Random)?, played(&Player::Scripted)?) } else { (None, None) };
-    Ok(Evaluation { policy, episodes, random, scripted })
+    Ok((!stop.requested()).then_some(Evaluation { policy, episodes, random, scripted }))
 }
 
-/// Evaluates the newest checkpoint of a run, or one checkpoint, on held-out seeds.
+/// Evaluates the newest whole checkpoint of a run, or one checkpoint, on held-out seeds.
+///
+/// The reporter is told of damaged checkpoints that were passed over.
 pub fn evaluate(
     path: &Path,
     episodes: usize,
     deterministic: bool,
     options: &RunOptions,
     entries: &[EnvEntry],
+    reporter: &mut dyn Reporter,
 ) -> Result<Evaluation, RunError> {
     let found = checkpoint::open(path)?;
+    found.warnings.iter().for_each(|warning| reporter.event(&Event::Warning(warning.clone())));
     let name = found.path.join("config.toml").display().to_string();
     let mut config = layers::resolve(&name, &found.snapshot.config, &[], entries)?;
     config.eval.episodes = episodes;
@@ -159,7 +172,9 @@ pub fn evaluate(
                 pick: pick(&config),
                 device: &device,
             };
-            evaluate_policy(&player, &config, entries, true)
+            let stop = Stop::default(); // an evaluation alone has nothing to save: a signal ends it
+            let evaluation = evaluate_policy(&player, &config, entries, true, &stop)?;
+            Ok(evaluation.expect("nothing asks this one to stop"))
         })
     })
 }

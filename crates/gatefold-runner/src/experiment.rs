@@ -12,7 +12,7 @@ use gatefold_optim as optim;
 use gatefold_ppo::Rollout;
 
 use crate::assembly::{Parts, on_device, on_threads};
-use crate::checkpoint::{CheckpointStore, Found, Header, Snapshot};
+use crate::checkpoint::{self, CheckpointStore, Found, Header, Snapshot};
 use crate::evaluate::{Player, evaluate_policy, pick};
 use crate::events::{Evaluation, Event, Progress, Reporter};
 use crate::report::{Clock, Pace, attention_metrics, evaluation_metrics, gate_metrics};
@@ -116,6 +116,11 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
 
     /// Returns to the newest whole checkpoint of the run directory.
     fn go_back(&mut self, reporter: &mut dyn Reporter) -> Result<(), RunError> {
+        if checkpoint::list(&self.run_dir.checkpoints())?.is_empty() {
+            let text = "this run was stopped before its first checkpoint: it starts from the beginning";
+            reporter.event(&Event::Warning(text.to_string()));
+            return Ok(());
+        }
         let found = self.store.latest()?;
         let header = &found.snapshot.header;
         let name = found.path.join("config.toml").display().to_string();
@@ -123,6 +128,12 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         check_resumable(&found.path, &saved, self.config)?;
         let state = restore(&mut self.parts, &found)?;
         let mut warnings = found.warnings.clone();
+        if self.config.run.total_steps < state.counters.env_steps {
+            warnings.push(format!(
+                "run.total_steps = {}: this run already stands at {} steps; give more to go on",
+                self.config.run.total_steps, state.counters.env_steps
+            ));
+        }
         warnings.extend(self.store.rewind(header.env_steps)?);
         if header.simd_level != gatefold_ops::simd_level() {
             warnings.push(format!(
@@ -134,8 +145,10 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         warnings.into_iter().for_each(|warning| reporter.event(&Event::Warning(warning)));
         self.counters = state.counters;
         self.window = state.window;
-        self.target = Target::new(self.config.run.target_return, state.reached);
-        self.clock.go_on(header.wall_s, header.seconds_to_target);
+        // What was reached counts only for the target it was reached for.
+        let same_target = saved.run.target_return == self.config.run.target_return;
+        self.target = Target::new(self.config.run.target_return, state.reached.filter(|_| same_target));
+        self.clock.go_on(header.wall_s, header.seconds_to_target.filter(|_| same_target));
         self.run_dir.write_config(self.config, self.options)
     }
 
@@ -154,6 +167,11 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             device: self.options.device.name(),
             threads: self.options.threads,
         });
+        if self.parts.policy().num_experts() > 1 && self.parts.learner.spec.num_actions() <= 2 {
+            let text =
+                "losses/diversity is off: with two actions any two experts' centred logits are collinear";
+            reporter.event(&Event::Warning(text.to_string()));
+        }
         if self.counters.iteration == 0 {
             self.save(reporter)?;
         }
@@ -167,8 +185,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
 
             let every = self.config.eval.every;
             let evaluation = (every > 0 && self.counters.iteration.is_multiple_of(every))
-                .then(|| self.evaluate(false))
-                .transpose()?;
+                .then(|| self.evaluate(false, &stop))
+                .transpose()?
+                .flatten();
             if let Some(evaluation) = evaluation {
                 metrics.merge(evaluation_metrics(&evaluation));
                 reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
@@ -189,8 +208,8 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             self.save(reporter)?;
         }
         let wall_s = self.clock.wall_s();
-        let interrupted = stop.requested();
-        let evaluation = if interrupted { None } else { Some(self.evaluate(true)?) };
+        let evaluation = self.evaluate(true, &stop)?;
+        let interrupted = evaluation.is_none();
         if let Some(evaluation) = evaluation {
             self.keep_best(&evaluation, reporter)?;
             reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
@@ -280,8 +299,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     /// A run that cannot go on, and what to do about it.
     fn misfortune(&self, what: String) -> RunError {
         RunError::Stopped(format!(
-            "iteration {}: {what}. The checkpoints in {} are from before; `gatefold resume` goes on from the last \
-             one, and a lower curriculum.lr_scale in a new run makes this rarer",
+            "environment `{}`, iteration {}: {what}. The checkpoints in {} are from before and whole, but resuming repeats the same \
+             steps; start a new run with a lower curriculum.lr_scale, smaller coefficients or another seed",
+            self.config.env.name,
             self.counters.iteration,
             self.run_dir.checkpoints().display()
         ))
@@ -318,9 +338,10 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         Ok(())
     }
 
-    fn evaluate(&mut self, beside: bool) -> Result<Evaluation, RunError> {
-        let plan =
-            self.parts.curriculum.plan(self.counters.progress(self.config.run.total_steps, &self.window));
+    /// Evaluates under the next iteration's plan; planning on a copy, so that looking changes nothing.
+    fn evaluate(&self, beside: bool, stop: &Stop) -> Result<Option<Evaluation>, RunError> {
+        let mut curriculum = self.parts.curriculum.clone();
+        let plan = curriculum.plan(self.counters.progress(self.config.run.total_steps, &self.window));
         let player = Player::Policy {
             policy: &self.parts.policy().valid(),
             plan: &plan,
@@ -328,13 +349,14 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             pick: pick(self.config),
             device: &self.device,
         };
-        evaluate_policy(&player, self.config, self.entries, beside)
+        evaluate_policy(&player, self.config, self.entries, beside, stop)
     }
 
     /// Names the checkpoint just saved the best one if its evaluation is.
     fn keep_best(&mut self, evaluation: &Evaluation, reporter: &mut dyn Reporter) -> Result<(), RunError> {
         let return_mean = evaluation.policy.return_mean;
-        if self.store.best()?.is_none_or(|best| return_mean > best.return_mean) {
+        let better = self.store.best()?.is_none_or(|best| return_mean > best.return_mean);
+        if better && return_mean.is_finite() {
             let step = self.counters.env_steps;
             let path = self.store.mark_best(step, return_mean)?;
             reporter.event(&Event::CheckpointSaved { path, step, best: true });

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gatefold_env::EnvEntry;
+use gatefold_env::{EnvEntry, Params};
 use toml::{Table, Value};
 
 use crate::config::ExperimentConfig;
@@ -58,7 +58,29 @@ pub fn resolve(
     let config: ExperimentConfig =
         Value::Table(merged).try_into().map_err(|e: toml::de::Error| layers.misfit(e.message()))?;
     config.validate().map_err(|reason| layers.misfit(&reason))?;
+    if let Some(entry) = entry {
+        check_environment(&config, entry).map_err(|reason| layers.misfit(&reason))?;
+    }
     Ok(config)
+}
+
+/// What one environment, built for its spec, says about its options and the policy.
+fn check_environment(config: &ExperimentConfig, entry: &EnvEntry) -> Result<(), String> {
+    let params = Params { options: config.env.options.clone(), ..Params::new(1, 0) };
+    let envs = (entry.build)(&params).map_err(|e| e.to_string())?;
+    let spec = envs.spec();
+    if spec.num_features == 0 || spec.num_actions() == 0 {
+        return Err(format!(
+            "[env] name = {:?}: declares {} features and {} actions; need at least 1 of each",
+            entry.name,
+            spec.num_features,
+            spec.num_actions()
+        ));
+    }
+    if let Some(graph) = &spec.graph {
+        graph.validate().map_err(|e| format!("[env] name = {:?}: {e}", entry.name))?;
+    }
+    config.policy.validate_for(spec).map_err(|e| e.to_string())
 }
 
 /// The text of `config defaults`.

@@ -33,7 +33,7 @@ pub(crate) fn gate_metrics(experts: &[String], rollout: &Rollout) -> Metrics {
     metrics
 }
 
-/// How attention was spread at the rollout's start; nothing without a graph.
+/// How attention was spread at the rollout's start, and how far apart nodes are; nothing without a graph.
 pub(crate) fn attention_metrics<B: OpsBackend>(
     policy: &ActorCritic<B>,
     rollout: &Rollout,
@@ -47,9 +47,20 @@ pub(crate) fn attention_metrics<B: OpsBackend>(
     let rows = rollout.num_envs().min(ATTENTION_ROWS);
     let data = TensorData::new(rollout.observations.activations[..rows * width].to_vec(), [rows, width]);
     let encoding = encoder.forward(Tensor::from_data(data, device));
-    let layers: Vec<f64> = encoder.attention_entropy(&encoding).into_iter().flatten().collect();
-    if !layers.is_empty() {
-        metrics.set(names::GAT_ATTENTION_ENTROPY, layers.iter().sum::<f64>() / layers.len() as f64);
+    let layers = encoder.statistics(&encoding);
+    let entropies: Vec<f64> = layers.iter().filter_map(|layer| layer.attention_entropy).collect();
+    if !entropies.is_empty() {
+        metrics.set(names::GAT_ATTENTION_ENTROPY, entropies.iter().sum::<f64>() / entropies.len() as f64);
+    }
+    for (i, layer) in layers.iter().enumerate() {
+        let mut set = |what, value: Option<f64>| {
+            if let Some(value) = value {
+                metrics.set(names::gat_layer(i, what), value);
+            }
+        };
+        set("attention_entropy", layer.attention_entropy);
+        set("attention_variance", Some(layer.attention_variance));
+        set("smoothness", layer.smoothness);
     }
     metrics
 }

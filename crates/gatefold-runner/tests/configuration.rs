@@ -1,10 +1,13 @@
 //! What a user may write, what becomes of it, and what is said about a mistake.
 
 use std::fs;
+use std::marker::PhantomData;
 use std::path::Path;
 
 use gatefold_curriculum::{CurriculumConfig, Decay, FixedRouting, Schedule};
-use gatefold_env::{EnvEntry, EnvError, NoOptions};
+use gatefold_env::{
+    Action, EnvEntry, EnvError, EnvSpec, Environment, NoOptions, ObservationView, StreamRng, Transition,
+};
 use gatefold_gat::Heads;
 use gatefold_policy::{Architecture, Nonlinearity};
 use gatefold_ppo::RewardScaling;
@@ -12,6 +15,7 @@ use gatefold_runner::layers::{defaults, find_environment, load, resolve, to_toml
 use gatefold_runner::{ExperimentConfig, RunError};
 use miette::Diagnostic;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// How wet the floor is.
@@ -43,19 +47,38 @@ impl Default for WalkOptions {
     }
 }
 
+/// Only its options and sizes matter here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Walk<C>(PhantomData<C>);
+
+impl<C> Environment for Walk<C>
+where
+    C: Clone + Default + Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static,
+{
+    type Config = C;
+
+    fn new(_: &C) -> Result<Self, EnvError> {
+        Ok(Self(PhantomData))
+    }
+
+    fn spec(&self) -> EnvSpec {
+        EnvSpec::new(1, 2)
+    }
+
+    fn reset(&mut self, _: &mut StreamRng) {}
+
+    fn step(&mut self, _: Action, _: &mut StreamRng) -> Transition {
+        Transition { reward: 0.0, score: 0.0, end: None }
+    }
+
+    fn observe(&self, view: &mut ObservationView<'_>) {
+        view.features[0] = 0.0;
+    }
+}
+
 const ENTRIES: [EnvEntry; 2] = [
-    EnvEntry {
-        name: "walk",
-        about: "a walk to a goal",
-        build: |_| Err(EnvError::Options { env: "walk".into(), reason: "not built here".into() }),
-        options: || schemars::schema_for!(WalkOptions),
-    },
-    EnvEntry {
-        name: "cartpole",
-        about: "a pole on a cart",
-        build: |_| Err(EnvError::Options { env: "cartpole".into(), reason: "not built here".into() }),
-        options: || schemars::schema_for!(NoOptions),
-    },
+    EnvEntry::new::<Walk<WalkOptions>>("walk", "a walk to a goal"),
+    EnvEntry::new::<Walk<NoOptions>>("cartpole", "a pole on a cart"),
 ];
 
 const WALK: &str = "about = \"a test\"\n[env]\nname = \"walk\"\n";
@@ -192,6 +215,12 @@ fn mistakes_in_overrides_are_told_of_the_command_line() {
         ),
         ("ppo={minibatch=100000}", "command line: [ppo] minibatch = 100000: need 2..=8192"),
         ("run.name=a/b", "command line: [run] name = \"a/b\": need letters"),
+        ("policy.architecture=mlp-gat", "command line: [policy] architecture = \"mlp-gat\": the environment"),
+        ("ppo.max_grad_norm=1e39", "command line: ppo.max_grad_norm"),
+        (
+            "curriculum.routing=dense",
+            "command line: [curriculum] routing = \"dense\": means one expert, policy.experts names 4",
+        ),
         ("curriculum.warmup_until=0.9", "command line: [curriculum] warmup_until = 0.9: must not exceed"),
     ];
     for (change, expected) in cases {

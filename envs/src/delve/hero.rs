@@ -110,8 +110,11 @@ impl Hero {
         self.heal(1 + self.max_hp / 10);
     }
 
-    /// What every turn brings: hunger, starvation, slow healing.
+    /// What every turn brings to the living: hunger, starvation, slow healing.
     pub(super) fn upkeep(&mut self, turn: u32) {
+        if self.is_dead() {
+            return;
+        }
         if self.nutrition == 0 {
             self.suffer(1);
             return;
@@ -126,6 +129,14 @@ impl Hero {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_heals_the_dead() {
+        let mut hero = Hero::new(Pos::new(1, 1));
+        hero.suffer(hero.hp);
+        (1..=16).for_each(|turn| hero.upkeep(turn));
+        assert!(hero.is_dead());
+    }
 
     #[test]
     fn an_empty_stomach_costs_a_hit_point_each_turn() {

@@ -47,6 +47,12 @@ fn check_value(value: &Value, key: &Key, path: &str, root: &Key) -> Result<(), F
         (Kind::Any, _) | (Kind::Bool, Value::Boolean(_)) | (Kind::Text, Value::String(_)) => true,
         (Kind::Integer { min, max }, Value::Integer(number)) => (min..=max).contains(&number),
         (Kind::Number { min, max, .. }, Value::Integer(number)) => (*min..=*max).contains(&(*number as f64)),
+        // A number that single precision cannot hold would come back as infinity.
+        (Kind::Number { single_precision: true, .. }, Value::Float(number))
+            if number.is_finite() && !(*number as f32).is_finite() =>
+        {
+            false
+        }
         (Kind::Number { min, max, .. }, Value::Float(number)) => {
             number.is_finite() && (*min..=*max).contains(number)
         }

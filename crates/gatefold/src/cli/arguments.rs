@@ -1,6 +1,5 @@
 //! What can be written on the command line.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -54,8 +53,8 @@ pub(super) enum Command {
         /// A run directory, or one checkpoint in it
         path: PathBuf,
         /// Episodes to play
-        #[arg(long, value_name = "N", default_value = "100")]
-        episodes: NonZeroUsize,
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        episodes: u64,
         /// Take the most probable action instead of sampling
         #[arg(long)]
         deterministic: bool,
@@ -140,8 +139,8 @@ pub(super) struct Machine {
     #[arg(long, default_value = "cpu")]
     device: DeviceName,
     /// Worker threads; results do not depend on it [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    threads: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -161,7 +160,7 @@ impl Machine {
                 DeviceName::Cpu => Device::Cpu,
                 DeviceName::Cuda => Device::Cuda,
             },
-            threads: self.threads.map_or(defaults.threads, NonZeroUsize::get),
+            threads: self.threads.map_or(defaults.threads, |threads| threads as usize),
             revision: env!("GATEFOLD_REVISION").to_string(),
         }
     }

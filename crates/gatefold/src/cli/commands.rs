@@ -43,7 +43,11 @@ pub(super) fn carry_out(
             resume(&run, &overrides, &machine.options(None), entries, &mut reporter)?;
         }
         Command::Eval { path, episodes, deterministic, machine } => {
-            let evaluation = evaluate(&path, episodes.get(), deterministic, &machine.options(None), entries)?;
+            let options = machine.options(None);
+            let mut reporter = LiveReporter::new(terminal);
+            let evaluation =
+                evaluate(&path, episodes as usize, deterministic, &options, entries, &mut reporter)?;
+            drop(reporter);
             terminal.say(&evaluation_table(&evaluation));
         }
         Command::Env(EnvCommand::List) => terminal.say(&environment_list(entries)),
