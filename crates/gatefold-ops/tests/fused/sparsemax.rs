@@ -102,3 +102,25 @@ fn a_row_with_a_nan_is_nan_and_its_neighbours_are_not() {
 fn a_temperature_of_zero_is_refused() {
     sparsemax(row(&[1.0, 2.0]), 0.0);
 }
+
+#[test]
+fn the_gradient_is_the_slope_of_the_values() {
+    // Inside one support the projection is linear, so a central difference is exact up to rounding.
+    let (z, upstream, temperature, h) = ([0.5f32, 0.1, -2.0, 0.3], [0.7f32, -1.1, 2.0, 0.4], 0.7, 0.02);
+    let value = |z: [f32; 4]| -> f64 {
+        let gates: Vec<f32> = sparsemax(row(&z), temperature).into_data().to_vec().unwrap();
+        gates.iter().zip(upstream).map(|(p, u)| f64::from(*p) * f64::from(u)).sum()
+    };
+    let tracked = Tensor::<Train, 2>::from_inner(row(&z)).require_grad();
+    let loss = (sparsemax(tracked.clone(), temperature) * Tensor::from_inner(row(&upstream))).sum();
+    let gradient: Vec<f32> = tracked.grad(&loss.backward()).unwrap().into_data().to_vec().unwrap();
+    for i in 0..4 {
+        let moved = |by: f32| {
+            let mut z = z;
+            z[i] += by;
+            value(z)
+        };
+        let slope = (moved(h) - moved(-h)) / f64::from(2.0 * h);
+        assert!((slope - f64::from(gradient[i])).abs() < 1e-4, "entry {i}: {slope} and {gradient:?}");
+    }
+}
