@@ -57,15 +57,16 @@ fn options(path: &Path, threads: usize) -> RunOptions {
     RunOptions { run_dir: Some(path.to_path_buf()), threads, ..RunOptions::default() }
 }
 
-/// Hash of the final state, and the metrics without the clock's.
-fn outcome(run: &Path) -> (String, Vec<serde_json::Map<String, serde_json::Value>>) {
+/// Hash of the final state, the metrics without the clock's, and which checkpoint is the best.
+fn outcome(run: &Path) -> (String, Vec<serde_json::Map<String, serde_json::Value>>, checkpoint::Best) {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| {
         let mut metrics: serde_json::Map<_, _> = serde_json::from_str(line).unwrap();
         metrics.retain(|name, _| !name.starts_with("time/"));
         metrics
     });
-    (checkpoint::hash(run).unwrap(), lines.collect())
+    let best = checkpoint::best(&run.join("checkpoints")).unwrap().expect("every run is evaluated");
+    (checkpoint::hash(run).unwrap(), lines.collect(), best)
 }
 
 /// Copies the run directory at every checkpoint: what a SIGKILL at that moment leaves behind.

@@ -38,6 +38,8 @@ pub struct Header {
     pub wall_s: f64,
     /// Seconds of training until the target return was reached, if it was.
     pub seconds_to_target: Option<f64>,
+    /// Mean return of the evaluation of this very state, if there was one.
+    pub eval_return_mean: Option<f64>,
 }
 
 /// Everything a run needs in order to go on as if it had never stopped.

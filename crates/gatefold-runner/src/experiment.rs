@@ -149,6 +149,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let same_target = saved.run.target_return == self.config.run.target_return;
         self.target = Target::new(self.config.run.target_return, state.reached.filter(|_| same_target));
         self.clock.go_on(header.wall_s, header.seconds_to_target.filter(|_| same_target));
+        if let Some(return_mean) = header.eval_return_mean {
+            self.keep_best(return_mean, reporter)?; // in case the run was stopped before it could
+        }
         self.run_dir.write_config(self.config, self.options)
     }
 
@@ -173,7 +176,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             reporter.event(&Event::Warning(text.to_string()));
         }
         if self.counters.iteration == 0 {
-            self.save(reporter)?;
+            self.save(None, reporter)?;
         }
         let mut saved_at = self.counters.iteration;
         let mut pace = Pace::new(self.counters.env_steps);
@@ -196,22 +199,22 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             if evaluation.is_some()
                 || self.counters.iteration.is_multiple_of(self.config.run.checkpoint_every)
             {
-                self.save(reporter)?;
+                self.save(evaluation.as_ref(), reporter)?;
                 saved_at = self.counters.iteration;
             }
             if let Some(evaluation) = evaluation {
-                self.keep_best(&evaluation, reporter)?;
+                self.keep_best(evaluation.policy.return_mean, reporter)?;
             }
             reporter.event(&Event::Iteration(self.progress(&plan, &metrics, &mut pace)));
         }
         if saved_at != self.counters.iteration {
-            self.save(reporter)?;
+            self.save(None, reporter)?;
         }
         let wall_s = self.clock.wall_s();
         let evaluation = self.evaluate(true, &stop)?;
         let interrupted = evaluation.is_none();
         if let Some(evaluation) = evaluation {
-            self.keep_best(&evaluation, reporter)?;
+            self.keep_best(evaluation.policy.return_mean, reporter)?;
             reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
         }
         let summary = self.summary(wall_s, params, evaluation.as_ref());
@@ -307,7 +310,8 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         ))
     }
 
-    fn save(&mut self, reporter: &mut dyn Reporter) -> Result<(), RunError> {
+    /// Saves the state; `evaluation` is the one of this very state, if there was one.
+    fn save(&mut self, evaluation: Option<&Evaluation>, reporter: &mut dyn Reporter) -> Result<(), RunError> {
         let state = RunState {
             counters: self.counters,
             curriculum: self.parts.curriculum.state().clone(),
@@ -325,6 +329,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             revision: self.options.revision.clone(),
             wall_s: self.clock.wall_s(),
             seconds_to_target: self.clock.seconds_to_target(),
+            eval_return_mean: evaluation.map(|evaluation| evaluation.policy.return_mean),
         };
         let snapshot = Snapshot::new(
             header,
@@ -353,8 +358,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     }
 
     /// Names the checkpoint just saved the best one if its evaluation is.
-    fn keep_best(&mut self, evaluation: &Evaluation, reporter: &mut dyn Reporter) -> Result<(), RunError> {
-        let return_mean = evaluation.policy.return_mean;
+    fn keep_best(&mut self, return_mean: f64, reporter: &mut dyn Reporter) -> Result<(), RunError> {
         let better = self.store.best()?.is_none_or(|best| return_mean > best.return_mean);
         if better && return_mean.is_finite() {
             let step = self.counters.env_steps;

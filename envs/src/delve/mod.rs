@@ -66,7 +66,7 @@ use outlook::Outlook;
 /// The row of this environment in the table.
 pub const ENTRY: EnvEntry = EnvEntry::new::<Delve>(
     "delve",
-    "a roguelike of five levels: explore, fight, survive; the flagship with a knowledge graph",
+    "A roguelike of five levels: explore, fight, survive; the flagship with a knowledge graph",
 );
 
 /// Score for each level descended.

@@ -16,6 +16,7 @@ fn snapshot(step: u64) -> Snapshot {
         revision: "unknown".into(),
         wall_s: 0.1,
         seconds_to_target: None,
+        eval_return_mean: None,
     };
     let tensor = |path: &str, data: &[f32]| NamedTensor {
         path: path.into(),
