@@ -40,22 +40,35 @@ pub enum RoutingChoice {
     Softmax,
     /// Sparsemax throughout.
     Sparsemax,
+    /// Entmax with alpha 1.5 throughout.
+    Entmax15,
+    /// The `top_k` experts with the largest scores throughout.
+    TopK,
+    /// One expert by scores plus Gumbel noise throughout.
+    Gumbel,
     /// Every gate 1/K throughout.
     Uniform,
+    /// One expert drawn at random for each decision throughout.
+    Random,
     /// One expert, no router.
     Dense,
 }
 
 impl RoutingChoice {
     /// The routing held for the whole run, if any.
-    pub(crate) fn held(self) -> Option<Routing> {
-        match self {
-            Self::Curriculum => None,
-            Self::Softmax => Some(Routing::Softmax),
-            Self::Sparsemax => Some(Routing::Sparsemax),
-            Self::Uniform => Some(Routing::Uniform),
-            Self::Dense => Some(Routing::Dense),
-        }
+    pub(crate) fn held(self, top_k: usize) -> Option<Routing> {
+        let fixed = match self {
+            Self::Curriculum => return None,
+            Self::Softmax => FixedRouting::Softmax,
+            Self::Sparsemax => FixedRouting::Sparsemax,
+            Self::Entmax15 => FixedRouting::Entmax15,
+            Self::TopK => FixedRouting::TopK,
+            Self::Gumbel => FixedRouting::Gumbel,
+            Self::Uniform => FixedRouting::Uniform,
+            Self::Random => FixedRouting::Random,
+            Self::Dense => FixedRouting::Dense,
+        };
+        Some(fixed.routing(top_k))
     }
 }
 
@@ -79,6 +92,10 @@ pub struct CurriculumConfig {
     pub transition_until: f64,
     /// Routing of the whole run: by the curriculum, or one held fixed while all else follows the tables.
     pub routing: RoutingChoice,
+    /// Experts per decision where a routing is "top-k", a number of experts; unused elsewhere. Range 1
+    /// to the number of experts.
+    #[schemars(range(min = 1))]
+    pub top_k: usize,
     /// Factor on the learning rate of every phase, dimensionless. Range 0 to 1000.
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub lr_scale: f64,
@@ -112,6 +129,7 @@ impl Default for CurriculumConfig {
             warmup_until: 0.2,
             transition_until: 0.6,
             routing: RoutingChoice::Curriculum,
+            top_k: 2,
             lr_scale: 1.0,
             lr_warmup_steps: 1000,
             lr_warmup_fraction: 0.0,

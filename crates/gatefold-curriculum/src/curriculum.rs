@@ -92,17 +92,18 @@ impl Curriculum {
     /// Panics if `progress.total_steps` is 0.
     pub fn plan(&mut self, progress: Progress) -> Plan {
         let phase = self.enter(progress);
+        let top_k = self.config.top_k;
         let settings = match (self.config.schedule, phase) {
-            (Schedule::Constant, _) => self.config.constant.settings(),
-            (Schedule::Phases, Phase::Warmup) => self.config.warmup.settings(),
+            (Schedule::Constant, _) => self.config.constant.settings(top_k),
+            (Schedule::Phases, Phase::Warmup) => self.config.warmup.settings(top_k),
             (Schedule::Phases, Phase::Transition) => {
                 self.config.transition.settings(self.state.transition_fraction)
             }
-            (Schedule::Phases, Phase::FineTune) => self.config.fine_tune.settings(),
+            (Schedule::Phases, Phase::FineTune) => self.config.fine_tune.settings(top_k),
         };
         Plan {
             phase,
-            routing: self.config.routing.held().unwrap_or(settings.routing),
+            routing: self.config.routing.held(top_k).unwrap_or(settings.routing),
             temperature: settings.temperature as f32,
             coefficients: settings.coefficients,
             learning_rate: LearningRate {

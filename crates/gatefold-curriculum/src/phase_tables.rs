@@ -33,19 +33,32 @@ pub enum FixedRouting {
     Softmax,
     /// Most gates are exactly 0.
     Sparsemax,
+    /// Sparse like sparsemax, smoother at its edge.
+    Entmax15,
+    /// The `curriculum.top_k` experts with the largest scores.
+    TopK,
+    /// One expert by scores plus Gumbel noise, learned straight-through.
+    Gumbel,
     /// Every gate 1/K, whatever the router says.
     Uniform,
+    /// One expert drawn at random for each decision, whatever the router says.
+    Random,
     /// One expert, no router.
     Dense,
 }
 
-impl From<FixedRouting> for Routing {
-    fn from(routing: FixedRouting) -> Self {
-        match routing {
-            FixedRouting::Softmax => Self::Softmax,
-            FixedRouting::Sparsemax => Self::Sparsemax,
-            FixedRouting::Uniform => Self::Uniform,
-            FixedRouting::Dense => Self::Dense,
+impl FixedRouting {
+    /// The routing of that name; `top_k` is the number of experts that `top-k` keeps.
+    pub fn routing(self, top_k: usize) -> Routing {
+        match self {
+            Self::Softmax => Routing::Softmax,
+            Self::Sparsemax => Routing::Sparsemax,
+            Self::Entmax15 => Routing::Entmax15,
+            Self::TopK => Routing::TopK { k: top_k },
+            Self::Gumbel => Routing::Gumbel,
+            Self::Uniform => Routing::Uniform,
+            Self::Random => Routing::Random,
+            Self::Dense => Routing::Dense,
         }
     }
 }
@@ -98,7 +111,7 @@ macro_rules! phase_table {
         }
 
         impl $name {
-            pub(crate) fn settings(&self) -> Settings {
+            pub(crate) fn settings(&self, top_k: usize) -> Settings {
                 Settings {
                     lr: self.lr,
                     coefficients: Coefficients {
@@ -108,7 +121,7 @@ macro_rules! phase_table {
                         gate_entropy: self.gate_entropy_sign.apply(self.gate_entropy) as f32,
                     },
                     temperature: self.temperature,
-                    routing: self.routing.into(),
+                    routing: self.routing.routing(top_k),
                 }
             }
 

@@ -52,8 +52,23 @@ pub enum Routing {
         /// Weight of sparsemax, 0 to 1.
         weight: f32,
     },
+    /// `entmax(z / tau)` with alpha 1.5 (Peters et al. 2019): between softmax and sparsemax, sparse
+    /// where scores lie far apart.
+    Entmax15,
+    /// `softmax(z / tau)` over the `k` largest scores, renormalised; exactly 0 elsewhere.
+    TopK {
+        /// Experts per decision, at least 1.
+        k: usize,
+    },
+    /// One expert: the largest of `z / tau` plus Gumbel noise, with the gradient of the softmax of
+    /// the same sum (straight-through; Jang et al. 2017). The noise is drawn in the rollout, stored
+    /// and used again in the update.
+    Gumbel,
     /// Every gate `1 / K`, whatever the logits. A control for studies.
     Uniform,
+    /// One expert, drawn uniformly for each decision whatever the logits. A control for studies; what
+    /// was drawn in the rollout is stored and used again in the update.
+    Random,
     /// One expert, no router. The dense baseline.
     Dense,
 }
@@ -65,8 +80,38 @@ impl Routing {
             Self::Softmax => Some(0.0),
             Self::Sparsemax => Some(1.0),
             Self::Blend { weight } => Some(weight),
-            Self::Uniform | Self::Dense => None,
+            Self::Entmax15
+            | Self::TopK { .. }
+            | Self::Gumbel
+            | Self::Uniform
+            | Self::Random
+            | Self::Dense => None,
         }
+    }
+
+    /// Whether gates can be exactly 0, so that a rollout need not compute those experts.
+    ///
+    /// False for a blend, whose share of softmax is positive until its weight is 1.
+    pub fn skips_in_rollouts(self) -> bool {
+        match self {
+            Self::Sparsemax | Self::Entmax15 | Self::TopK { .. } | Self::Gumbel | Self::Random => true,
+            Self::Softmax | Self::Blend { .. } | Self::Uniform | Self::Dense => false,
+        }
+    }
+
+    /// Whether an update, too, may leave out experts whose gate is exactly 0.
+    ///
+    /// That needs gradients that vanish with the gate: those of sparsemax, entmax and top-k do. Gumbel's
+    /// straight-through gradient asks every expert what it would have done, and a random choice is a
+    /// control that is kept simple.
+    pub fn skips_in_updates(self) -> bool {
+        matches!(self, Self::Sparsemax | Self::Entmax15 | Self::TopK { .. })
+    }
+
+    /// Whether the router's logits decide. Where they do not (`uniform`, `random`, `dense`), there is
+    /// no verdict on routing.
+    pub fn learns(self) -> bool {
+        !matches!(self, Self::Uniform | Self::Random | Self::Dense)
     }
 }
 
@@ -120,11 +165,35 @@ mod tests {
             (Routing::Softmax, Some(0.0)),
             (Routing::Blend { weight: 0.25 }, Some(0.25)),
             (Routing::Sparsemax, Some(1.0)),
+            (Routing::Entmax15, None),
+            (Routing::TopK { k: 2 }, None),
+            (Routing::Gumbel, None),
             (Routing::Uniform, None),
+            (Routing::Random, None),
             (Routing::Dense, None),
         ];
         for (routing, expected) in cases {
             assert_eq!(routing.blend(), expected, "{routing:?}");
+        }
+    }
+
+    #[test]
+    fn only_gates_that_can_be_zero_are_skipped_and_only_logits_that_decide_are_judged() {
+        let cases = [
+            // routing, skips in rollouts, skips in updates, learns
+            (Routing::Softmax, false, false, true),
+            (Routing::Blend { weight: 0.5 }, false, false, true),
+            (Routing::Sparsemax, true, true, true),
+            (Routing::Entmax15, true, true, true),
+            (Routing::TopK { k: 2 }, true, true, true),
+            (Routing::Gumbel, true, false, true),
+            (Routing::Uniform, false, false, false),
+            (Routing::Random, true, false, false),
+            (Routing::Dense, false, false, false),
+        ];
+        for (routing, in_rollouts, in_updates, learns) in cases {
+            let told = (routing.skips_in_rollouts(), routing.skips_in_updates(), routing.learns());
+            assert_eq!(told, (in_rollouts, in_updates, learns), "{routing:?}");
         }
     }
 }

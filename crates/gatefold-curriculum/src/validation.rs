@@ -47,6 +47,9 @@ pub enum CurriculumError {
         /// A number that would be accepted.
         example: u64,
     },
+    /// No expert per decision.
+    #[error("[curriculum] top_k = 0: need 1 to the number of experts")]
+    NoExpert,
     /// The phases would overlap.
     #[error(
         "[curriculum] warmup_until = {warmup_until}: must not exceed transition_until = {transition_until}"
@@ -86,6 +89,9 @@ impl CurriculumConfig {
     pub fn validate(&self) -> Result<(), CurriculumError> {
         if self.schedule == Schedule::Phases {
             self.validate_boundaries()?;
+        }
+        if self.top_k == 0 {
+            return Err(CurriculumError::NoExpert);
         }
         in_range("curriculum", "lr_scale", self.lr_scale, SCALE)?;
         in_range("curriculum", "lr_warmup_fraction", self.lr_warmup_fraction, 0.0..=1.0)?;

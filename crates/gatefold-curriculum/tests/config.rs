@@ -1,6 +1,6 @@
 //! The configuration: every key works, every mistake is named, the schema says what is checked.
 
-use gatefold_curriculum::{Curriculum, CurriculumConfig, Plan, Progress, Schedule, Unit};
+use gatefold_curriculum::{Curriculum, CurriculumConfig, Plan, Progress, RoutingChoice, Schedule, Unit};
 use serde_json::{Value, json};
 
 fn from_json(value: &Value) -> CurriculumConfig {
@@ -34,6 +34,7 @@ fn changed(path: &str, value: &Value) -> Value {
     match value {
         Value::Bool(value) => json!(!value),
         Value::Number(value) if path.ends_with("_steps") => json!(value.as_u64().unwrap() / 2),
+        Value::Number(value) if path == "/top_k" => json!(value.as_u64().unwrap() + 1),
         Value::Number(value) => json!(value.as_f64().unwrap() * 0.5 + 0.04),
         Value::String(value) => json!(match value.as_str() {
             "phases" => "constant",
@@ -54,11 +55,16 @@ fn every_key_changes_a_plan() {
     let phases = CurriculumConfig::default();
     let mut constant = CurriculumConfig { schedule: Schedule::Constant, ..phases.clone() };
     constant.constant.gate_entropy = 0.1; // its sign says nothing about zero
+    let top_k = CurriculumConfig { routing: RoutingChoice::TopK, ..phases.clone() };
     let mut paths = Vec::new();
     leaves(&serde_json::to_value(&phases).unwrap(), "", &mut paths);
     assert!(paths.len() > 40, "{paths:?}");
     for path in paths {
-        let base = if path.starts_with("/constant") { &constant } else { &phases };
+        let base = match path.as_str() {
+            "/top_k" => &top_k,
+            path if path.starts_with("/constant") => &constant,
+            _ => &phases,
+        };
         let mut value = serde_json::to_value(base).unwrap();
         let leaf = value.pointer_mut(&path).unwrap();
         *leaf = changed(&path, leaf);
@@ -127,6 +133,7 @@ fn mistakes_name_the_key_the_value_and_what_would_be_accepted() {
             "[curriculum.transition] blend_end = 1.5: need 0 to 1",
         ),
         (json!({ "lr_scale": -1 }), "[curriculum] lr_scale = -1: need 0 to 1000"),
+        (json!({ "top_k": 0 }), "[curriculum] top_k = 0: need 1 to the number of experts"),
     ];
     for (case, expected) in cases {
         let error = Curriculum::new(from_json(&case), 256, 4).unwrap_err();

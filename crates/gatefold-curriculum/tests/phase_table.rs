@@ -1,7 +1,8 @@
 //! The numbers of each phase against the published table, at the ends of the phases and between.
 
 use gatefold_curriculum::{
-    Coefficients, Curriculum, CurriculumConfig, Decay, Phase, Plan, Progress, Routing, RoutingChoice, Unit,
+    Coefficients, Curriculum, CurriculumConfig, Decay, FixedRouting, Phase, Plan, Progress, Routing,
+    RoutingChoice, Unit,
 };
 
 fn config_in_episodes() -> CurriculumConfig {
@@ -133,7 +134,11 @@ fn a_held_routing_replaces_only_the_routing() {
     let cases = [
         (RoutingChoice::Softmax, Routing::Softmax),
         (RoutingChoice::Sparsemax, Routing::Sparsemax),
+        (RoutingChoice::Entmax15, Routing::Entmax15),
+        (RoutingChoice::TopK, Routing::TopK { k: 2 }),
+        (RoutingChoice::Gumbel, Routing::Gumbel),
         (RoutingChoice::Uniform, Routing::Uniform),
+        (RoutingChoice::Random, Routing::Random),
         (RoutingChoice::Dense, Routing::Dense),
     ];
     for (routing, expected) in cases {
@@ -143,5 +148,25 @@ fn a_held_routing_replaces_only_the_routing() {
             let plan = plan_after_steps(&held, env_steps);
             assert_eq!(plan, Plan { routing: expected, ..scheduled }, "step {env_steps}");
         }
+    }
+}
+
+#[test]
+fn a_phase_routes_as_its_table_says() {
+    let cases = [
+        (FixedRouting::Softmax, Routing::Softmax),
+        (FixedRouting::Sparsemax, Routing::Sparsemax),
+        (FixedRouting::Entmax15, Routing::Entmax15),
+        (FixedRouting::TopK, Routing::TopK { k: 3 }),
+        (FixedRouting::Gumbel, Routing::Gumbel),
+        (FixedRouting::Uniform, Routing::Uniform),
+        (FixedRouting::Random, Routing::Random),
+        (FixedRouting::Dense, Routing::Dense),
+    ];
+    for (routing, expected) in cases {
+        let mut config = CurriculumConfig { top_k: 3, ..CurriculumConfig::default() };
+        config.fine_tune.routing = routing;
+        assert_eq!(plan_after_steps(&config, 700_000).routing, expected, "{routing:?}");
+        assert_eq!(plan_after_steps(&config, 0).routing, Routing::Softmax, "another phase's routing");
     }
 }
