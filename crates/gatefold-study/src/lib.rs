@@ -1,0 +1,1 @@
+//! Studies: arms times seeds as processes, and comparisons with bootstrap intervals.
