@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::learning_rate::Decay;
-use crate::phase_tables::{
-    ConstantConfig, EntropySign, FineTuneConfig, FixedRouting, TransitionConfig, WarmupConfig,
-};
-use crate::plan::Routing;
+use crate::optional_losses::OptionalConfig;
+use crate::phase_tables::{ConstantConfig, EntropySign, FineTuneConfig, WarmupConfig};
+use crate::routing_choice::{FixedRouting, RoutingChoice};
+use crate::transition_table::TransitionConfig;
 
 /// Whether a run goes through phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,48 +30,6 @@ pub enum Unit {
     Fraction,
 }
 
-/// Whether the schedule moves the routing or a study holds it fixed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum RoutingChoice {
-    /// As the phase's table says.
-    Curriculum,
-    /// Softmax throughout.
-    Softmax,
-    /// Sparsemax throughout.
-    Sparsemax,
-    /// Entmax with alpha 1.5 throughout.
-    Entmax15,
-    /// The `top_k` experts with the largest scores throughout.
-    TopK,
-    /// One expert by scores plus Gumbel noise throughout.
-    Gumbel,
-    /// Every gate 1/K throughout.
-    Uniform,
-    /// One expert drawn at random for each decision throughout.
-    Random,
-    /// One expert, no router.
-    Dense,
-}
-
-impl RoutingChoice {
-    /// The routing held for the whole run, if any.
-    pub(crate) fn held(self, top_k: usize) -> Option<Routing> {
-        let fixed = match self {
-            Self::Curriculum => return None,
-            Self::Softmax => FixedRouting::Softmax,
-            Self::Sparsemax => FixedRouting::Sparsemax,
-            Self::Entmax15 => FixedRouting::Entmax15,
-            Self::TopK => FixedRouting::TopK,
-            Self::Gumbel => FixedRouting::Gumbel,
-            Self::Uniform => FixedRouting::Uniform,
-            Self::Random => FixedRouting::Random,
-            Self::Dense => FixedRouting::Dense,
-        };
-        Some(fixed.routing(top_k))
-    }
-}
-
 /// Phases, learning rate and coefficients over a run.
 ///
 /// The learning rate at an optimizer step is `lr_scale * lr of the phase * warmup * decay`, with an
@@ -79,37 +37,47 @@ impl RoutingChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CurriculumConfig {
-    /// Whether the run goes through three phases or keeps constant numbers.
+    /// Whether the run goes through three phases or keeps constant numbers, a name. Default "phases".
     pub schedule: Schedule,
-    /// What warmup_until and transition_until count: finished episodes, or the fraction of total_steps.
+    /// What warmup_until and transition_until count, a name: finished episodes, or the
+    /// fraction of total_steps. Default "fraction".
     pub unit: Unit,
-    /// Where warmup ends and transition starts, in `unit`. Range 0 to transition_until.
+    /// Where warmup ends and transition starts, in `unit`. Range 0 to transition_until. Default 0.2.
+    ///
+    /// Differs: the method's first version enters its phases after 1000 and 3000 of 10,000 episodes.
+    /// How many episodes fit into total_steps depends on environment and policy, so that a count can
+    /// lie beyond a run's end; a fraction never does. 0.2 and 0.6 leave warmup and transition a larger
+    /// share than its 0.1 and 0.3, because most runs here are shorter than 10,000 episodes.
     #[schemars(range(min = 0.0))]
     pub warmup_until: f64,
     /// Where transition ends and fine-tune starts, in `unit`; equal to warmup_until for a hard switch.
-    /// Range warmup_until to 1 with unit = "fraction", without upper limit with "episodes".
+    /// Range warmup_until to 1 with unit = "fraction", without upper limit with "episodes". Default 0.6.
     #[schemars(range(min = 0.0))]
     pub transition_until: f64,
-    /// Routing of the whole run: by the curriculum, or one held fixed while all else follows the tables.
+    /// Routing of the whole run, a name: by the curriculum, or one held fixed while all else follows
+    /// the tables. Default "curriculum".
     pub routing: RoutingChoice,
     /// Experts per decision where a routing is "top-k", a number of experts; unused elsewhere. Range 1
-    /// to the number of experts.
+    /// to the number of experts. Default 2.
     #[schemars(range(min = 1))]
     pub top_k: usize,
-    /// Factor on the learning rate of every phase, dimensionless. Range 0 to 1000.
+    /// Factor on the learning rate of every phase, dimensionless; 1 leaves the tables' rates as they
+    /// are. Range 0 to 1000. Default 1.
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub lr_scale: f64,
     /// Length of the learning rate's linear warmup, in optimizer steps from the run's first; 0 for
-    /// none. Range 0 and up.
+    /// none. Range 0 and up. Default 1000.
     #[schemars(range(min = 0))]
     pub lr_warmup_steps: u64,
-    /// The same as a fraction of the run's optimizer steps; above 0 it takes the place of
-    /// lr_warmup_steps. Range [0, 1].
+    /// The same as a fraction of the run's optimizer steps, dimensionless; above 0 it takes the place
+    /// of lr_warmup_steps. Range 0 to 1. Default 0, unused.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub lr_warmup_fraction: f64,
-    /// How the learning rate falls with environment steps over the whole run, across phases.
+    /// How the learning rate falls with environment steps over the whole run, across phases, a name.
+    /// Default "cosine".
     pub lr_decay: Decay,
-    /// Whether minibatches of B > 256 samples multiply the learning rate by sqrt(B / 256).
+    /// Whether minibatches of B > 256 samples multiply the learning rate by sqrt(B / 256), a switch.
+    /// Default false, the same rate for every B.
     pub large_batch_scaling: bool,
     /// Numbers of the first phase.
     pub warmup: WarmupConfig,
@@ -119,6 +87,8 @@ pub struct CurriculumConfig {
     pub fine_tune: FineTuneConfig,
     /// Numbers of the whole run with schedule = "constant".
     pub constant: ConstantConfig,
+    /// Losses that are off by default, the same in every phase.
+    pub optional: OptionalConfig,
 }
 
 impl Default for CurriculumConfig {
@@ -139,13 +109,15 @@ impl Default for CurriculumConfig {
             transition: TransitionConfig::default(),
             fine_tune: FineTuneConfig::default(),
             constant: ConstantConfig::default(),
+            optional: OptionalConfig::default(),
         }
     }
 }
 
 impl CurriculumConfig {
     /// The constants of the method's first version: the same coefficients in every phase and a hard
-    /// switch from softmax to sparsemax after 1000 episodes. Rates and temperatures are the tables'.
+    /// switch from softmax to sparsemax after 1000 episodes. Rates and temperatures are the tables';
+    /// losses that came later are off.
     pub fn seed() -> Self {
         let (entropy, load_balance, diversity) = (0.01, 0.01, 0.01);
         let (gate_entropy, gate_entropy_sign) = (0.05, EntropySign::Maximise);
@@ -159,6 +131,8 @@ impl CurriculumConfig {
                 gate_entropy_sign,
                 load_balance,
                 diversity,
+                alignment: 0.0,
+                semantic: 0.0,
                 ..WarmupConfig::default()
             },
             fine_tune: FineTuneConfig {
@@ -167,6 +141,10 @@ impl CurriculumConfig {
                 gate_entropy_sign,
                 load_balance,
                 diversity,
+                alignment: 0.0,
+                semantic: 0.0,
+                overlap: 0.0,
+                temporal: 0.0,
                 ..FineTuneConfig::default()
             },
             ..Self::default()

@@ -105,7 +105,7 @@ impl Curriculum {
             phase,
             routing: self.config.routing.held(top_k).unwrap_or(settings.routing),
             temperature: settings.temperature as f32,
-            coefficients: settings.coefficients,
+            coefficients: self.config.optional.beside(settings.coefficients, phase),
             learning_rate: LearningRate {
                 phase_rate: self.rate_factor * settings.lr,
                 decay: self.config.lr_decay.factor(progress.fraction()),

@@ -21,15 +21,19 @@
 mod config;
 mod curriculum;
 mod learning_rate;
+mod optional_losses;
 mod phase_tables;
 mod plan;
+mod routing_choice;
+mod transition_table;
 mod validation;
 
-pub use config::{CurriculumConfig, RoutingChoice, Schedule, Unit};
+pub use config::{CurriculumConfig, Schedule, Unit};
 pub use curriculum::{Curriculum, CurriculumState, PhaseEntry, PlannedPhase, Progress};
 pub use learning_rate::{Decay, LearningRate};
-pub use phase_tables::{
-    ConstantConfig, EntropySign, FineTuneConfig, FixedRouting, TransitionConfig, WarmupConfig,
-};
+pub use optional_losses::{OptionalConfig, PetSchedule};
+pub use phase_tables::{ConstantConfig, EntropySign, FineTuneConfig, WarmupConfig};
 pub use plan::{Coefficients, Phase, Plan, Routing};
+pub use routing_choice::{FixedRouting, RoutingChoice};
+pub use transition_table::TransitionConfig;
 pub use validation::CurriculumError;

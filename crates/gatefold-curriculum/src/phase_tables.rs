@@ -1,10 +1,12 @@
-//! The numbers of each phase, one table per phase so that each has its own defaults.
+//! The numbers of the phases in which nothing moves, one table per phase so that each has its own
+//! defaults.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Coefficients, Routing};
-use crate::validation::{COEFFICIENT, CurriculumError, RATE, TEMPERATURE, UNIT_INTERVAL, in_range};
+use crate::routing_choice::FixedRouting;
+use crate::validation::{COEFFICIENT, CurriculumError, RATE, TEMPERATURE, in_range};
 
 /// Whether the loss raises or lowers the entropy of the gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,48 +19,10 @@ pub enum EntropySign {
 }
 
 impl EntropySign {
-    fn apply(self, coefficient: f64) -> f64 {
+    pub(crate) fn apply(self, coefficient: f64) -> f64 {
         match self {
             Self::Maximise => coefficient,
             Self::Minimise => -coefficient,
-        }
-    }
-}
-
-/// A routing that does not move within its phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum FixedRouting {
-    /// Every expert has a positive gate.
-    Softmax,
-    /// Most gates are exactly 0.
-    Sparsemax,
-    /// Sparse like sparsemax, smoother at its edge.
-    Entmax15,
-    /// The `curriculum.top_k` experts with the largest scores.
-    TopK,
-    /// One expert by scores plus Gumbel noise, learned straight-through.
-    Gumbel,
-    /// Every gate 1/K, whatever the router says.
-    Uniform,
-    /// One expert drawn at random for each decision, whatever the router says.
-    Random,
-    /// One expert, no router.
-    Dense,
-}
-
-impl FixedRouting {
-    /// The routing of that name; `top_k` is the number of experts that `top-k` keeps.
-    pub fn routing(self, top_k: usize) -> Routing {
-        match self {
-            Self::Softmax => Routing::Softmax,
-            Self::Sparsemax => Routing::Sparsemax,
-            Self::Entmax15 => Routing::Entmax15,
-            Self::TopK => Routing::TopK { k: top_k },
-            Self::Gumbel => Routing::Gumbel,
-            Self::Uniform => Routing::Uniform,
-            Self::Random => Routing::Random,
-            Self::Dense => Routing::Dense,
         }
     }
 }
@@ -73,40 +37,92 @@ pub(crate) struct Settings {
 
 /// Declares the table of a phase in which nothing moves: same keys, own defaults.
 macro_rules! phase_table {
-    ($(#[$about:meta])* $name:ident in $table:literal { $($key:ident: $default:expr,)* }) => {
+    ($(#[$about:meta])* $name:ident in $table:literal {
+        lr: $lr:literal,
+        entropy: $entropy:literal,
+        gate_entropy: $gate_entropy:literal,
+        gate_entropy_sign: $sign_name:literal = $sign:expr,
+        load_balance: $load_balance:literal,
+        diversity: $diversity:literal,
+        alignment: $alignment:literal,
+        semantic: $semantic:literal,
+        overlap: $overlap:literal,
+        temporal: $temporal:literal,
+        temperature: $temperature:literal,
+        routing: $routing_name:literal = $routing:expr,
+    }) => {
         $(#[$about])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct $name {
             /// Learning rate of the phase, per optimizer step, before lr_scale, warmup and decay.
-            /// Range 0 to 1.
+            #[doc = concat!("Range 0 to 1. Default ", $lr, ".")]
             #[schemars(range(min = 0.0, max = 1.0))]
             pub lr: f64,
-            /// Coefficient of the action entropy bonus, dimensionless. Range 0 to 10.
+            /// Coefficient of the action entropy bonus, dimensionless; 0 is off.
+            #[doc = concat!("Range 0 to 10. Default ", $entropy, ".")]
             #[schemars(range(min = 0.0, max = 10.0))]
             pub entropy: f64,
             /// Coefficient of the entropy of the gates, dimensionless; its direction is
-            /// gate_entropy_sign. Range 0 to 10.
+            /// gate_entropy_sign; 0 is off.
+            #[doc = concat!("Range 0 to 10. Default ", $gate_entropy, ".")]
             #[schemars(range(min = 0.0, max = 10.0))]
             pub gate_entropy: f64,
-            /// Whether the loss maximises or minimises the entropy of the gates.
+            /// Whether the loss maximises or minimises the entropy of the gates, a name.
+            #[doc = concat!("Default \"", $sign_name, "\".")]
             pub gate_entropy_sign: EntropySign,
-            /// Coefficient of the load-balance loss, dimensionless. Range 0 to 10.
+            /// Coefficient of the load-balance loss, dimensionless; 0 is off.
+            #[doc = concat!("Range 0 to 10. Default ", $load_balance, ".")]
             #[schemars(range(min = 0.0, max = 10.0))]
             pub load_balance: f64,
-            /// Coefficient of the diversity loss, dimensionless. Range 0 to 10.
+            /// Coefficient of the diversity loss, dimensionless; 0 is off.
+            #[doc = concat!("Range 0 to 10. Default ", $diversity, ".")]
             #[schemars(range(min = 0.0, max = 10.0))]
             pub diversity: f64,
-            /// Divisor of the router's logits, dimensionless. Range 0.01 to 100.
+            /// Coefficient of the alignment of the router with the operators' scores, dimensionless;
+            /// 0 is off, and so is a policy without a knowledge graph.
+            #[doc = concat!("Range 0 to 10. Default ", $alignment, ".")]
+            #[schemars(range(min = 0.0, max = 10.0))]
+            pub alignment: f64,
+            /// Coefficient of the semantic orthogonality of the experts, dimensionless; 0 is off.
+            #[doc = concat!("Range 0 to 10. Default ", $semantic, ".")]
+            #[schemars(range(min = 0.0, max = 10.0))]
+            pub semantic: f64,
+            /// Coefficient of the overlap of experts that act together, dimensionless; 0 is off.
+            #[doc = concat!("Range 0 to 10. Default ", $overlap, ".")]
+            #[schemars(range(min = 0.0, max = 10.0))]
+            pub overlap: f64,
+            /// Coefficient of the change of the gates from step to step, dimensionless; 0 is off, above
+            /// it minibatches are made of segments of 16 consecutive steps.
+            #[doc = concat!("Range 0 to 10. Default ", $temporal, ".")]
+            #[schemars(range(min = 0.0, max = 10.0))]
+            pub temporal: f64,
+            /// Divisor of the router's logits, dimensionless.
+            #[doc = concat!("Range 0.01 to 100. Default ", $temperature, ".")]
             #[schemars(range(min = 0.01, max = 100.0))]
             pub temperature: f64,
-            /// Routing of the phase, unless `curriculum.routing` holds one for the whole run.
+            /// Routing of the phase, a name; unused where `curriculum.routing` holds one for the whole
+            /// run.
+            #[doc = concat!("Default \"", $routing_name, "\".")]
             pub routing: FixedRouting,
         }
 
         impl Default for $name {
             fn default() -> Self {
-                Self { $($key: $default),* }
+                Self {
+                    lr: $lr,
+                    entropy: $entropy,
+                    gate_entropy: $gate_entropy,
+                    gate_entropy_sign: $sign,
+                    load_balance: $load_balance,
+                    diversity: $diversity,
+                    alignment: $alignment,
+                    semantic: $semantic,
+                    overlap: $overlap,
+                    temporal: $temporal,
+                    temperature: $temperature,
+                    routing: $routing,
+                }
             }
         }
 
@@ -119,6 +135,11 @@ macro_rules! phase_table {
                         load_balance: self.load_balance as f32,
                         diversity: self.diversity as f32,
                         gate_entropy: self.gate_entropy_sign.apply(self.gate_entropy) as f32,
+                        alignment: self.alignment as f32,
+                        semantic: self.semantic as f32,
+                        overlap: self.overlap as f32,
+                        temporal: self.temporal as f32,
+                        ..Coefficients::default()
                     },
                     temperature: self.temperature,
                     routing: self.routing.routing(top_k),
@@ -131,6 +152,10 @@ macro_rules! phase_table {
                 in_range($table, "gate_entropy", self.gate_entropy, COEFFICIENT)?;
                 in_range($table, "load_balance", self.load_balance, COEFFICIENT)?;
                 in_range($table, "diversity", self.diversity, COEFFICIENT)?;
+                in_range($table, "alignment", self.alignment, COEFFICIENT)?;
+                in_range($table, "semantic", self.semantic, COEFFICIENT)?;
+                in_range($table, "overlap", self.overlap, COEFFICIENT)?;
+                in_range($table, "temporal", self.temporal, COEFFICIENT)?;
                 in_range($table, "temperature", self.temperature, TEMPERATURE)
             }
         }
@@ -143,11 +168,15 @@ phase_table! {
         lr: 1e-4,
         entropy: 0.05,
         gate_entropy: 0.1,
-        gate_entropy_sign: EntropySign::Maximise,
+        gate_entropy_sign: "maximise" = EntropySign::Maximise,
         load_balance: 0.02,
         diversity: 0.01,
+        alignment: 0.1,
+        semantic: 0.05,
+        overlap: 0.0,
+        temporal: 0.0,
         temperature: 1.0,
-        routing: FixedRouting::Softmax,
+        routing: "softmax" = FixedRouting::Softmax,
     }
 }
 
@@ -157,11 +186,15 @@ phase_table! {
         lr: 1e-5,
         entropy: 0.01,
         gate_entropy: 0.05,
-        gate_entropy_sign: EntropySign::Minimise,
+        gate_entropy_sign: "minimise" = EntropySign::Minimise,
         load_balance: 0.005,
         diversity: 0.005,
+        alignment: 0.1,
+        semantic: 0.05,
+        overlap: 0.05,
+        temporal: 0.02,
         temperature: 0.5,
-        routing: FixedRouting::Sparsemax,
+        routing: "sparsemax" = FixedRouting::Sparsemax,
     }
 }
 
@@ -171,100 +204,14 @@ phase_table! {
         lr: 2.5e-4,
         entropy: 0.01,
         gate_entropy: 0.0,
-        gate_entropy_sign: EntropySign::Maximise,
+        gate_entropy_sign: "maximise" = EntropySign::Maximise,
         load_balance: 0.0,
         diversity: 0.0,
+        alignment: 0.0,
+        semantic: 0.0,
+        overlap: 0.0,
+        temporal: 0.0,
         temperature: 1.0,
-        routing: FixedRouting::Softmax,
-    }
-}
-
-/// The middle phase: what differs between its ends moves linearly in the phase's own progress.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TransitionConfig {
-    /// Learning rate of the phase, per optimizer step, before lr_scale, warmup and decay.
-    /// Range 0 to 1.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub lr: f64,
-    /// Coefficient of the action entropy bonus, dimensionless. Range 0 to 10.
-    #[schemars(range(min = 0.0, max = 10.0))]
-    pub entropy: f64,
-    /// Coefficient of the entropy of the gates at the phase's start, dimensionless. Range 0 to 10.
-    #[schemars(range(min = 0.0, max = 10.0))]
-    pub gate_entropy_start: f64,
-    /// Coefficient of the entropy of the gates at the phase's end, dimensionless. Range 0 to 10.
-    #[schemars(range(min = 0.0, max = 10.0))]
-    pub gate_entropy_end: f64,
-    /// Whether the loss maximises or minimises the entropy of the gates.
-    pub gate_entropy_sign: EntropySign,
-    /// Coefficient of the load-balance loss, dimensionless. Range 0 to 10.
-    #[schemars(range(min = 0.0, max = 10.0))]
-    pub load_balance: f64,
-    /// Coefficient of the diversity loss, dimensionless. Range 0 to 10.
-    #[schemars(range(min = 0.0, max = 10.0))]
-    pub diversity: f64,
-    /// Divisor of the router's logits at the phase's start, dimensionless. Range 0.01 to 100.
-    #[schemars(range(min = 0.01, max = 100.0))]
-    pub temperature_start: f64,
-    /// Divisor of the router's logits at the phase's end, dimensionless. Range 0.01 to 100.
-    #[schemars(range(min = 0.01, max = 100.0))]
-    pub temperature_end: f64,
-    /// Weight of sparsemax against softmax at the phase's start, dimensionless. Range 0 to 1.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub blend_start: f64,
-    /// Weight of sparsemax against softmax at the phase's end, dimensionless. Range 0 to 1.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub blend_end: f64,
-}
-
-impl Default for TransitionConfig {
-    fn default() -> Self {
-        Self {
-            lr: 5e-5,
-            entropy: 0.02,
-            gate_entropy_start: 0.1,
-            gate_entropy_end: 0.0,
-            gate_entropy_sign: EntropySign::Maximise,
-            load_balance: 0.01,
-            diversity: 0.01,
-            temperature_start: 1.0,
-            temperature_end: 0.5,
-            blend_start: 0.0,
-            blend_end: 1.0,
-        }
-    }
-}
-
-impl TransitionConfig {
-    /// The numbers at `fraction` (0 to 1) of the phase.
-    pub(crate) fn settings(&self, fraction: f64) -> Settings {
-        let between = |start: f64, end: f64| (1.0 - fraction) * start + fraction * end;
-        let gate_entropy = between(self.gate_entropy_start, self.gate_entropy_end);
-        Settings {
-            lr: self.lr,
-            coefficients: Coefficients {
-                entropy: self.entropy as f32,
-                load_balance: self.load_balance as f32,
-                diversity: self.diversity as f32,
-                gate_entropy: self.gate_entropy_sign.apply(gate_entropy) as f32,
-            },
-            temperature: between(self.temperature_start, self.temperature_end),
-            routing: Routing::Blend { weight: between(self.blend_start, self.blend_end) as f32 },
-        }
-    }
-
-    pub(crate) fn validate(&self) -> Result<(), CurriculumError> {
-        let table = "curriculum.transition";
-        in_range(table, "lr", self.lr, RATE)?;
-        in_range(table, "entropy", self.entropy, COEFFICIENT)?;
-        in_range(table, "gate_entropy_start", self.gate_entropy_start, COEFFICIENT)?;
-        in_range(table, "gate_entropy_end", self.gate_entropy_end, COEFFICIENT)?;
-        in_range(table, "load_balance", self.load_balance, COEFFICIENT)?;
-        in_range(table, "diversity", self.diversity, COEFFICIENT)?;
-        in_range(table, "temperature_start", self.temperature_start, TEMPERATURE)?;
-        in_range(table, "temperature_end", self.temperature_end, TEMPERATURE)?;
-        in_range(table, "blend_start", self.blend_start, UNIT_INTERVAL)?;
-        in_range(table, "blend_end", self.blend_end, UNIT_INTERVAL)
+        routing: "softmax" = FixedRouting::Softmax,
     }
 }

@@ -127,6 +127,37 @@ pub struct Coefficients {
     /// Gate entropy, **signed**: `loss += -gate_entropy * mean_b H(alpha_b)`. Positive maximises the
     /// entropy of the gates (spread), negative minimises it (specialise).
     pub gate_entropy: f32,
+    /// Alignment of the router with the operators' scores:
+    /// `loss += alignment * KL(target || softmax(z / tau))`. At least 0.
+    pub alignment: f32,
+    /// Semantic orthogonality of the experts' logits: `loss += semantic * mean |cos_ij|`. At least 0.
+    pub semantic: f32,
+    /// Overlap of experts that act together: `loss += overlap * mean_b sum alpha_i alpha_j cos_ij`. At
+    /// least 0.
+    pub overlap: f32,
+    /// Change of the gates between adjacent steps: `loss += temporal * mean (alpha_{t+1} - alpha_t)^2`.
+    /// At least 0.
+    pub temporal: f32,
+    /// Importance: `loss += importance * CV(sum_b gates)^2` (Shazeer et al. 2017). At least 0.
+    pub importance: f32,
+    /// Size of the router's logits: `loss += router_z * mean logsumexp(z)^2` (ST-MoE). At least 0.
+    pub router_z: f32,
+    /// How unevenly attention is spread: `loss += attention_gini * (gini - 0.3)^2`. At least 0.
+    pub attention_gini: f32,
+    /// Prediction of the next step's operator activations from `h_graph`: `loss += next_operator * BCE`.
+    /// At least 0.
+    pub next_operator: f32,
+    /// Second difference along an episode:
+    /// `loss += pet * mean (h_{t+2} - 2 h_{t+1} + h_t)^2`. At least 0.
+    pub pet: f32,
+}
+
+impl Coefficients {
+    /// Whether a loss compares consecutive steps, so that minibatches must be made of whole segments
+    /// of 16 consecutive steps of one environment instead of single rows.
+    pub fn needs_segments(&self) -> bool {
+        self.temporal > 0.0 || self.pet > 0.0 || self.next_operator > 0.0
+    }
 }
 
 /// The numbers of one iteration. All but the learning rate's warmup are constant within it.
@@ -174,6 +205,34 @@ mod tests {
         ];
         for (routing, expected) in cases {
             assert_eq!(routing.blend(), expected, "{routing:?}");
+        }
+    }
+
+    #[test]
+    fn only_losses_over_time_need_segments() {
+        let all = Coefficients {
+            entropy: 1.0,
+            load_balance: 1.0,
+            diversity: 1.0,
+            gate_entropy: -1.0,
+            alignment: 1.0,
+            semantic: 1.0,
+            overlap: 1.0,
+            temporal: 1.0,
+            importance: 1.0,
+            router_z: 1.0,
+            attention_gini: 1.0,
+            next_operator: 1.0,
+            pet: 1.0,
+        };
+        let none = Coefficients { temporal: 0.0, next_operator: 0.0, pet: 0.0, ..all };
+        assert!(!none.needs_segments());
+        for over_time in [
+            Coefficients { temporal: 0.1, ..none },
+            Coefficients { next_operator: 0.1, ..none },
+            Coefficients { pet: 0.1, ..none },
+        ] {
+            assert!(over_time.needs_segments(), "{over_time:?}");
         }
     }
 

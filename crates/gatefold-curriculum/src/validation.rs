@@ -98,7 +98,8 @@ impl CurriculumConfig {
         self.warmup.validate()?;
         self.transition.validate()?;
         self.fine_tune.validate()?;
-        self.constant.validate()
+        self.constant.validate()?;
+        self.optional.validate()
     }
 
     fn validate_boundaries(&self) -> Result<(), CurriculumError> {

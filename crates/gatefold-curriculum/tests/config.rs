@@ -38,6 +38,7 @@ fn changed(path: &str, value: &Value) -> Value {
         Value::Number(value) => json!(value.as_f64().unwrap() * 0.5 + 0.04),
         Value::String(value) => json!(match value.as_str() {
             "phases" => "constant",
+            "constant" if path.ends_with("pet_schedule") => "stepped",
             "constant" => "phases",
             "fraction" => "episodes",
             "curriculum" | "softmax" | "sparsemax" => "uniform",
@@ -55,6 +56,8 @@ fn every_key_changes_a_plan() {
     let phases = CurriculumConfig::default();
     let mut constant = CurriculumConfig { schedule: Schedule::Constant, ..phases.clone() };
     constant.constant.gate_entropy = 0.1; // its sign says nothing about zero
+    let mut pet = phases.clone();
+    pet.optional.pet = 0.01;
     let top_k = CurriculumConfig { routing: RoutingChoice::TopK, ..phases.clone() };
     let mut paths = Vec::new();
     leaves(&serde_json::to_value(&phases).unwrap(), "", &mut paths);
@@ -62,6 +65,7 @@ fn every_key_changes_a_plan() {
     for path in paths {
         let base = match path.as_str() {
             "/top_k" => &top_k,
+            "/optional/pet_schedule" => &pet,
             path if path.starts_with("/constant") => &constant,
             _ => &phases,
         };
@@ -91,7 +95,8 @@ fn unknown_keys_are_errors_in_every_table() {
         json!({ "warm_up": 1 }),
         json!({ "warmup": { "temprature": 1.0 } }),
         json!({ "transition": { "temperature": 1.0 } }),
-        json!({ "fine_tune": { "alignment": 0.1 } }),
+        json!({ "fine_tune": { "router_z": 0.1 } }),
+        json!({ "optional": { "alignment": 0.1 } }),
         json!({ "constant": { "lr_decay": "none" } }),
     ];
     for case in cases {
@@ -193,7 +198,7 @@ fn schema_properties(schema: &Value, table: &str) -> Value {
 #[test]
 fn the_schema_documents_every_key_and_states_the_ranges_that_are_checked() {
     let schema = serde_json::to_value(schemars::schema_for!(CurriculumConfig)).unwrap();
-    for table in ["", "warmup", "transition", "fine_tune", "constant"] {
+    for table in ["", "warmup", "transition", "fine_tune", "constant", "optional"] {
         for (key, property) in schema_properties(&schema, table).as_object().unwrap() {
             let about = property["description"].as_str().unwrap_or_default();
             assert!(about.len() > 20, "{table}.{key} has no description");
@@ -201,6 +206,7 @@ fn the_schema_documents_every_key_and_states_the_ranges_that_are_checked() {
             let numeric = property["type"] == "number" || property["type"] == "integer";
             assert_eq!(numeric, property["minimum"].is_number(), "{table}.{key} has no range");
             assert_eq!(numeric, about.contains("Range"), "{table}.{key} states no range");
+            check_stated_default(&format!("{table}.{key}"), about, &property["default"]);
             if property["type"] == "number" {
                 let mut outside = vec![property["minimum"].as_f64().unwrap() - 0.001];
                 outside.extend(property["maximum"].as_f64().map(|max| max + 0.001));
@@ -218,4 +224,18 @@ fn check_rejected(table: &str, key: &str, value: f64) {
     slot[key] = json!(value);
     let error = from_json(&config).validate().expect_err(key).to_string();
     assert!(error.contains(&format!("{key} = {value}")), "{error}");
+}
+
+/// A default in words must be the default: `Default 0.05`, `Default "softmax"`, `Default false`.
+fn check_stated_default(key: &str, about: &str, default: &Value) {
+    if default.is_object() {
+        return; // a table: its keys state theirs
+    }
+    let words = about.split_once("Default").unwrap_or_else(|| panic!("{key} states no default")).1;
+    let word = words.split_whitespace().next().unwrap().trim_end_matches(['.', ',', ';', ':']);
+    let stated: Value = serde_json::from_str(word).unwrap_or_else(|error| panic!("{key}: {word}: {error}"));
+    match (stated.as_f64(), default.as_f64()) {
+        (Some(stated), Some(default)) => assert_eq!(stated, default, "{key}"),
+        _ => assert_eq!(&stated, default, "{key}"),
+    }
 }

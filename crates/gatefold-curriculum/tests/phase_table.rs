@@ -1,8 +1,8 @@
 //! The numbers of each phase against the published table, at the ends of the phases and between.
 
 use gatefold_curriculum::{
-    Coefficients, Curriculum, CurriculumConfig, Decay, FixedRouting, Phase, Plan, Progress, Routing,
-    RoutingChoice, Unit,
+    Coefficients, Curriculum, CurriculumConfig, Decay, FixedRouting, OptionalConfig, PetSchedule, Phase,
+    Plan, Progress, Routing, RoutingChoice, Unit,
 };
 
 fn config_in_episodes() -> CurriculumConfig {
@@ -25,15 +25,41 @@ fn plan_after_steps(config: &CurriculumConfig, env_steps: u64) -> Plan {
     Curriculum::new(config.clone(), 256, 4).unwrap().plan(progress)
 }
 
-fn coefficients(entropy: f32, load_balance: f32, diversity: f32, gate_entropy: f32) -> Coefficients {
-    Coefficients { entropy, load_balance, diversity, gate_entropy }
+/// What the table says of every phase alike, and nothing else.
+fn aligned() -> Coefficients {
+    Coefficients { alignment: 0.1, semantic: 0.05, ..Coefficients::default() }
 }
 
 #[test]
 fn every_phase_has_the_numbers_of_the_table() {
     let blend = |weight| Routing::Blend { weight };
-    let (warmup, fine_tune) = (coefficients(0.05, 0.02, 0.01, 0.1), coefficients(0.01, 0.005, 0.005, -0.05));
-    let moving = |gate_entropy| coefficients(0.02, 0.01, 0.01, gate_entropy);
+    let warmup = Coefficients {
+        entropy: 0.05,
+        load_balance: 0.02,
+        diversity: 0.01,
+        gate_entropy: 0.1,
+        temporal: 0.0,
+        overlap: 0.0,
+        ..aligned()
+    };
+    let moving = |gate_entropy| Coefficients {
+        entropy: 0.02,
+        load_balance: 0.01,
+        diversity: 0.01,
+        gate_entropy,
+        temporal: 0.01,
+        overlap: 0.03,
+        ..aligned()
+    };
+    let fine_tune = Coefficients {
+        entropy: 0.01,
+        load_balance: 0.005,
+        diversity: 0.005,
+        gate_entropy: -0.05,
+        temporal: 0.02,
+        overlap: 0.05,
+        ..aligned()
+    };
     let table = [
         // episodes, phase, routing, temperature, lr, coefficients
         (0, Phase::Warmup, Routing::Softmax, 1.0, 1e-4, warmup),
@@ -102,7 +128,13 @@ fn routing_and_temperature_are_continuous_across_both_boundaries() {
 
 #[test]
 fn the_seed_preset_keeps_its_constants_and_switches_hard_after_1000_episodes() {
-    let constants = coefficients(0.01, 0.01, 0.01, 0.05);
+    let constants = Coefficients {
+        entropy: 0.01,
+        load_balance: 0.01,
+        diversity: 0.01,
+        gate_entropy: 0.05,
+        ..Coefficients::default()
+    };
     let table = [
         (0, Phase::Warmup, Routing::Softmax, 1.0),
         (999, Phase::Warmup, Routing::Softmax, 1.0),
@@ -122,7 +154,7 @@ fn a_dense_baseline_keeps_one_plan_but_for_the_decay() {
     let config = CurriculumConfig::dense(2.5e-4, 0.01, Decay::None);
     let start = plan_after_steps(&config, 0);
     assert_eq!(start.routing, Routing::Dense);
-    assert_eq!(start.coefficients, coefficients(0.01, 0.0, 0.0, 0.0));
+    assert_eq!(start.coefficients, Coefficients { entropy: 0.01, ..Coefficients::default() });
     assert_eq!(start.learning_rate.at(0), 2.5e-4);
     for env_steps in [1, 200_000, 600_000, 1_000_000] {
         assert_eq!(plan_after_steps(&config, env_steps), start, "step {env_steps}");
@@ -169,4 +201,47 @@ fn a_phase_routes_as_its_table_says() {
         assert_eq!(plan_after_steps(&config, 700_000).routing, expected, "{routing:?}");
         assert_eq!(plan_after_steps(&config, 0).routing, Routing::Softmax, "another phase's routing");
     }
+}
+
+#[test]
+fn optional_losses_are_off_and_keep_their_coefficient_in_every_phase() {
+    let mut config = CurriculumConfig::default();
+    let scheduled: Vec<_> =
+        [0, 300_000, 700_000].map(|env_steps| plan_after_steps(&config, env_steps).coefficients).into();
+    config.optional = OptionalConfig {
+        importance: 0.01,
+        router_z: 0.001,
+        attention_gini: 0.02,
+        next_operator: 0.1,
+        pet: 0.5,
+        pet_schedule: PetSchedule::Constant,
+    };
+    for (env_steps, without) in [0, 300_000, 700_000].into_iter().zip(scheduled) {
+        let expected = Coefficients {
+            importance: 0.01,
+            router_z: 0.001,
+            attention_gini: 0.02,
+            next_operator: 0.1,
+            pet: 0.5,
+            ..without
+        };
+        let off = [without.importance, without.router_z, without.attention_gini];
+        assert_eq!((off, without.next_operator, without.pet), ([0.0; 3], 0.0, 0.0));
+        assert_eq!(plan_after_steps(&config, env_steps).coefficients, expected, "step {env_steps}");
+    }
+}
+
+#[test]
+fn a_stepped_second_difference_grows_tenfold_at_20_and_60_percent_of_the_run() {
+    let mut config = CurriculumConfig::default();
+    config.optional.pet = 2.0;
+    config.optional.pet_schedule = PetSchedule::Stepped;
+    let cases =
+        [(0, 0.02), (199_999, 0.02), (200_000, 0.2), (599_999, 0.2), (600_000, 2.0), (1_000_000, 2.0)];
+    for (env_steps, expected) in cases {
+        assert_eq!(plan_after_steps(&config, env_steps).coefficients.pet, expected, "step {env_steps}");
+    }
+    let mut constant = CurriculumConfig::dense(1e-3, 0.0, Decay::None);
+    constant.optional = config.optional;
+    assert_eq!(plan_after_steps(&constant, 0).coefficients.pet, 2.0, "one phase, the last");
 }
