@@ -5,7 +5,7 @@ macro_rules! names {
     ($($(#[$about:meta])* $constant:ident = $name:literal;)*) => {
         $($(#[$about])* pub const $constant: &str = $name;)*
 
-        /// Every fixed name, in the order of this file. [`usage`] makes the others.
+        /// Every fixed name, in the order of this file. the functions below make the others.
         pub const ALL: &[&str] = &[$($constant),*];
     };
 }
@@ -21,6 +21,8 @@ names! {
     ROLLOUT_EPISODES = "rollout/episodes";
     /// Mean value that the critic predicted in this rollout, in units of scaled rewards.
     ROLLOUT_VALUE_MEAN = "rollout/value_mean";
+    /// Mean magnitude of this rollout's raw rewards; exactly 0 if no step was rewarded.
+    ROLLOUT_REWARD_ABS_MEAN = "rollout/reward_abs_mean";
 
     /// Mean of `(ratio - 1) - ln ratio`, an estimate of KL(old || new) that is never negative.
     TRAIN_APPROX_KL = "train/approx_kl";
@@ -47,6 +49,22 @@ names! {
     TRAIN_RATIO_DEVIATION_FIRST = "train/ratio_deviation_first";
     /// Optimizer steps since the run's start.
     TRAIN_OPTIMIZER_STEPS = "train/optimizer_steps";
+    /// Standard deviation of the rollout's advantages before they are normalised, in units of scaled
+    /// rewards.
+    TRAIN_ADVANTAGE_STD = "train/advantage_std";
+    /// `sd(values) / sd(returns)` over the rollout; near 0 if the critic predicts one number.
+    TRAIN_VALUE_SD_RATIO = "train/value_sd_ratio";
+    /// `1 - mean (returns - values)^2 / Var(returns)` over the rollout: how much better than the best
+    /// constant. Unlike `train/explained_variance` it counts a wrong mean.
+    TRAIN_VALUE_SKILL = "train/value_skill";
+    /// Largest gradient norm of a single tensor before clipping, over the iteration's steps.
+    TRAIN_GRAD_NORM_MAX_TENSOR = "train/grad_norm_max_tensor";
+    /// Share of the rollout's steps that took its most frequent action, 0 to 1.
+    TRAIN_ACTION_MAX_SHARE = "train/action_max_share";
+    /// Variance of `train/loss` over the last 50 updates (one update per iteration).
+    TRAIN_LOSS_VARIANCE_50 = "train/loss_variance_50";
+    /// Variance of `train/loss` over the last 100 updates.
+    TRAIN_LOSS_VARIANCE_100 = "train/loss_variance_100";
 
     /// Mean entropy of one decision's gates `mean_b H(alpha_b)`, in nats.
     ROUTER_ENTROPY = "router/entropy";
@@ -56,6 +74,12 @@ names! {
     ROUTER_SPECIALISATION = "router/specialisation";
     /// Mean number of experts with a gate above 0.
     ROUTER_SUPPORT = "router/support";
+    /// How far the router moved in this iteration: `mean_{b,k} |p_k(x_b) - p'_k(x_b)|`, where `p` is
+    /// `softmax(z / tau)` after and `p'` before the update, both at the iteration's temperature, on a
+    /// fixed probe batch of the run's first observations. Exactly 0 if the router does not learn.
+    ROUTER_DRIFT = "router/drift";
+    /// Largest age of an expert: iterations since its mean gate was above a small share.
+    ROUTER_DEAD_AGE = "router/dead_age";
     /// Mean attention entropy over the layers, normalised by ln(degree), 0 to 1.
     GAT_ATTENTION_ENTROPY = "gat/attention_entropy";
 
@@ -65,6 +89,54 @@ names! {
     LOSSES_DIVERSITY = "losses/diversity";
     /// Mean entropy of the gates in the update, in nats, before its signed coefficient.
     LOSSES_GATE_ENTROPY = "losses/gate_entropy";
+    /// Mean alignment of routing with operator scores, a KL divergence in nats, before its coefficient.
+    LOSSES_ALIGNMENT = "losses/alignment";
+    /// Mean absolute cosine of expert pairs, before its coefficient.
+    LOSSES_SEMANTIC = "losses/semantic";
+    /// Mean gate-weighted cosine of expert pairs, before its coefficient.
+    LOSSES_OVERLAP = "losses/overlap";
+    /// Mean squared change of gates between adjacent steps, before its coefficient.
+    LOSSES_TEMPORAL = "losses/temporal";
+    /// Squared coefficient of variation of the experts' importance, before its coefficient.
+    LOSSES_IMPORTANCE = "losses/importance";
+    /// Mean squared log-sum-exp of the router's logits, before its coefficient.
+    LOSSES_ROUTER_Z = "losses/router_z";
+    /// Squared distance of the attention's Gini coefficient from 0.3, before its coefficient.
+    LOSSES_ATTENTION_GINI = "losses/attention_gini";
+    /// Mean cross-entropy of the next step's operators, in nats, before its coefficient.
+    LOSSES_NEXT_OPERATOR = "losses/next_operator";
+    /// Mean squared second difference of adjacent states, before its coefficient.
+    LOSSES_PET = "losses/pet";
+    /// Variance of `losses/pet` over the last 50 updates.
+    LOSSES_PET_VARIANCE_50 = "losses/pet_variance_50";
+    /// Variance of `losses/pet` over the last 100 updates.
+    LOSSES_PET_VARIANCE_100 = "losses/pet_variance_100";
+
+    /// Loss of supervised learning on training data, in its own units.
+    SUPERVISED_LOSS = "supervised/loss";
+    /// Loss of supervised learning on held-out episodes.
+    SUPERVISED_VALIDATION_LOSS = "supervised/validation_loss";
+    /// Accuracy of supervised learning on training data, 0 to 1.
+    SUPERVISED_ACCURACY = "supervised/accuracy";
+    /// Accuracy of supervised learning on held-out episodes, 0 to 1.
+    SUPERVISED_VALIDATION_ACCURACY = "supervised/validation_accuracy";
+    /// Variance of `supervised/accuracy` over the last 50 updates.
+    SUPERVISED_ACCURACY_VARIANCE_50 = "supervised/accuracy_variance_50";
+    /// Variance of `supervised/accuracy` over the last 100 updates.
+    SUPERVISED_ACCURACY_VARIANCE_100 = "supervised/accuracy_variance_100";
+
+    /// Events of the numerical guard since the run's start: discarded updates and dumps.
+    GUARD_EVENTS = "guard/events";
+    /// Updates that were discarded since the run's start.
+    GUARD_DISCARDED_UPDATES = "guard/discarded_updates";
+    /// Attempts at the present healthy snapshot; 0 while updates go through.
+    GUARD_ATTEMPTS = "guard/attempts";
+    /// Rung of the fallback ladder: 0 full, 1 freeze-gat, 2 softmax-only, 3 fewer-experts, 4 v2-routing.
+    LADDER_RUNG = "ladder/rung";
+    /// Alarms that stand in this iteration.
+    MONITOR_ALARMS = "monitor/alarms";
+    /// Warnings that stand in this iteration.
+    MONITOR_WARNINGS = "monitor/warnings";
 
     /// Phase of the curriculum: 0 warmup, 1 transition, 2 fine-tune.
     CURRICULUM_PHASE = "curriculum/phase";
@@ -104,6 +176,12 @@ pub fn usage(expert: &str) -> String {
     format!("router/usage/{expert}")
 }
 
+/// `router/probability/<expert>`: the expert's mean routing probability `softmax(z / tau)`; above 0 even
+/// where sparse routing never opens its gate.
+pub fn probability(expert: &str) -> String {
+    format!("router/probability/{expert}")
+}
+
 /// `gat/layer<i>/<what>`, with what one of `attention_entropy` (0 to 1), `attention_variance` and
 /// `smoothness` (mean cosine distance of node vectors; near 0 is over-smoothing).
 pub fn gat_layer(layer: usize, what: &str) -> String {
@@ -119,7 +197,7 @@ mod tests {
     fn well_formed(name: &str) -> bool {
         let word = |part: &str| {
             part.starts_with(|c: char| c.is_ascii_lowercase())
-                && part.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+                && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
                 && !part.ends_with('_')
         };
         name.contains('/') && name.split('/').all(word)
