@@ -39,7 +39,7 @@ pub enum Unit {
 pub struct CurriculumConfig {
     /// Whether the run goes through three phases or keeps constant numbers, a name. Default "phases".
     pub schedule: Schedule,
-    /// What warmup_until and transition_until count, a name: finished episodes, or the
+    /// What warmup_until, transition_until and max_hold count, a name: finished episodes, or the
     /// fraction of total_steps. Default "fraction".
     pub unit: Unit,
     /// Where warmup ends and transition starts, in `unit`. Range 0 to transition_until. Default 0.2.
@@ -54,6 +54,15 @@ pub struct CurriculumConfig {
     /// Range warmup_until to 1 with unit = "fraction", without upper limit with "episodes". Default 0.6.
     #[schemars(range(min = 0.0))]
     pub transition_until: f64,
+    /// Whether the next phase waits while the monitors' last verdict is unhealthy, a switch. What
+    /// follows a late entry keeps its length and ends as much later. Default false, phases start where
+    /// the boundaries say.
+    pub advance_when_healthy: bool,
+    /// How long one entry may be held back at most, in `unit`; then the phase starts although the run
+    /// is unhealthy. Unused unless advance_when_healthy. Range 0 to 1 with unit = "fraction", whole
+    /// numbers without upper limit with "episodes". Default 0.1.
+    #[schemars(range(min = 0.0))]
+    pub max_hold: f64,
     /// Routing of the whole run, a name: by the curriculum, or one held fixed while all else follows
     /// the tables. Default "curriculum".
     pub routing: RoutingChoice,
@@ -98,6 +107,8 @@ impl Default for CurriculumConfig {
             unit: Unit::Fraction,
             warmup_until: 0.2,
             transition_until: 0.6,
+            advance_when_healthy: false,
+            max_hold: 0.1,
             routing: RoutingChoice::Curriculum,
             top_k: 2,
             lr_scale: 1.0,

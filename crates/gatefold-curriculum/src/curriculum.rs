@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::{CurriculumConfig, Schedule, Unit};
+use crate::health::{Health, Held};
 use crate::learning_rate::LearningRate;
 use crate::plan::{Phase, Plan};
 use crate::validation::CurriculumError;
@@ -38,17 +39,25 @@ pub struct PhaseEntry {
     pub phase: Phase,
     /// Progress at the start of the phase's first iteration.
     pub at: Progress,
+    /// Where verdicts held the entry back: the progress at which it was due.
+    #[serde(default)]
+    pub due: Option<Progress>,
 }
 
 /// What a curriculum carries from one iteration to the next, for the checkpoint.
 ///
 /// Progress alone does not determine the phase: a run resumed with a larger `total_steps` is at a
-/// smaller fraction, and must neither return to softmax nor blend backwards.
+/// smaller fraction, and must neither return to softmax nor blend backwards. Nor does it tell what the
+/// monitors said.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CurriculumState {
     entered: Vec<PhaseEntry>,
     transition_fraction: f64,
+    #[serde(default)]
+    unhealthy: Option<String>,
+    #[serde(default)]
+    held: Option<Held>,
 }
 
 /// One phase as the configuration plans it.
@@ -63,6 +72,11 @@ pub struct PlannedPhase {
 }
 
 /// Decides each iteration's [`Plan`]. Pure in the progress and its own serialisable state.
+///
+/// With `advance_when_healthy` a phase that is due waits while the last verdict given to
+/// [`Curriculum::observe`] is unhealthy, but no longer than `max_hold`. A phase never starts in its
+/// middle for that: a transition that starts late blends from its start over its full length, and
+/// fine-tune follows as much later. A transition that waits for fine-tune stays at its end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curriculum {
     config: CurriculumConfig,
@@ -128,7 +142,8 @@ impl Curriculum {
     ///
     /// With `unit = "fraction"` a phase that would start at the run's end is left out. With
     /// `"episodes"` all non-empty phases are listed: whether a run finishes enough episodes is not
-    /// known beforehand. An iteration longer than a phase can still step over it.
+    /// known beforehand. An iteration longer than a phase can still step over it, and verdicts can hold
+    /// entries back.
     pub fn planned_phases(&self) -> Vec<PlannedPhase> {
         let (warmup, transition) = match self.config.schedule {
             Schedule::Phases => (self.config.warmup_until, self.config.transition_until),
@@ -146,6 +161,20 @@ impl Curriculum {
         phases.into_iter().filter(starts).collect()
     }
 
+    /// Takes in what the monitors say of the iteration before the next plan.
+    ///
+    /// Without `advance_when_healthy` it changes nothing.
+    pub fn observe(&mut self, health: &Health) {
+        if self.config.advance_when_healthy {
+            self.state.unhealthy = (!health.healthy).then(|| health.evidence.clone());
+        }
+    }
+
+    /// The phase that is due but waits for health, since when, and on what evidence.
+    pub fn held(&self) -> Option<&Held> {
+        self.state.held.as_ref()
+    }
+
     /// The phases entered so far, in order, with the progress at entry.
     pub fn entered(&self) -> &[PhaseEntry] {
         &self.state.entered
@@ -161,30 +190,85 @@ impl Curriculum {
         self.state = state;
     }
 
-    /// The phase at `progress`, never earlier than the one before; takes both into the state.
+    /// The phase at `progress`, never earlier than the one before; takes what it decides into the state.
     fn enter(&mut self, progress: Progress) -> Phase {
-        let scheduled = self.scheduled_phase(progress);
+        let due = self.due_phase(progress);
         let current = self.state.entered.last().map(|entry| entry.phase);
-        if current.is_none_or(|current| scheduled > current) {
-            self.state.entered.push(PhaseEntry { phase: scheduled, at: progress });
+        let since = self.state.held.take().map(|held| held.since);
+        let phase = match current {
+            None => due,
+            Some(current) if due <= current => current,
+            Some(current) => {
+                let next = self.following(current);
+                self.state.held = self.hold(next, since.unwrap_or(progress), progress);
+                match (&self.state.held, since) {
+                    (Some(_), _) => current,
+                    (None, Some(_)) => next,
+                    (None, None) => due,
+                }
+            }
+        };
+        if current != Some(phase) {
+            self.state.entered.push(PhaseEntry { phase, at: progress, due: since });
         }
-        if scheduled == Phase::Transition {
-            let span = self.config.transition_until - self.config.warmup_until;
-            let fraction = (self.position(progress) - self.config.warmup_until) / span;
+        if phase == Phase::Transition {
+            let fraction = self.transition_progress(progress).min(1.0);
             self.state.transition_fraction = self.state.transition_fraction.max(fraction);
         }
-        current.map_or(scheduled, |current| current.max(scheduled))
+        phase
     }
 
-    /// The phase by progress alone.
-    fn scheduled_phase(&self, progress: Progress) -> Phase {
+    /// Why `phase`, due `since`, waits on; `None` where nothing holds it back any longer.
+    fn hold(&self, phase: Phase, since: Progress, progress: Progress) -> Option<Held> {
+        let evidence = self.state.unhealthy.clone()?;
+        let waited = self.elapsed(since, progress);
+        (waited < self.config.max_hold).then_some(Held { phase, since, evidence })
+    }
+
+    /// The phase after `current`. One that waited is entered even if its planned time has passed
+    /// meanwhile; an iteration longer than a phase steps over it.
+    fn following(&self, current: Phase) -> Phase {
+        let has_transition = self.config.warmup_until < self.config.transition_until;
+        if current == Phase::Warmup && has_transition { Phase::Transition } else { Phase::FineTune }
+    }
+
+    /// The phase by progress and a late entry into the transition, whatever the monitors say.
+    fn due_phase(&self, progress: Progress) -> Phase {
         let position = self.position(progress);
+        let in_transition = match self.late_transition() {
+            Some(_) => self.transition_progress(progress) < 1.0,
+            None => position < self.config.transition_until,
+        };
         match self.config.schedule {
             Schedule::Constant => Phase::FineTune,
             Schedule::Phases if position < self.config.warmup_until => Phase::Warmup,
-            Schedule::Phases if position < self.config.transition_until => Phase::Transition,
+            Schedule::Phases if in_transition => Phase::Transition,
             Schedule::Phases => Phase::FineTune,
         }
+    }
+
+    /// How far the transition is, 0 at its start and 1 at its end; one that started late counts from
+    /// its entry, over the same length.
+    fn transition_progress(&self, progress: Progress) -> f64 {
+        let (from, until) = (self.config.warmup_until, self.config.transition_until);
+        match self.late_transition() {
+            Some(entry) => self.elapsed(entry.at, progress) / (until - from),
+            None => (self.position(progress) - from) / (until - from),
+        }
+    }
+
+    /// The entry into the transition, if verdicts held it back.
+    fn late_transition(&self) -> Option<&PhaseEntry> {
+        self.state.entered.iter().find(|entry| entry.phase == Phase::Transition && entry.due.is_some())
+    }
+
+    /// Progress since `from`, in the configuration's unit and in fractions of today's `total_steps`.
+    fn elapsed(&self, from: Progress, progress: Progress) -> f64 {
+        self.position(Progress {
+            env_steps: progress.env_steps.saturating_sub(from.env_steps),
+            total_steps: progress.total_steps,
+            episodes: progress.episodes.saturating_sub(from.episodes),
+        })
     }
 
     /// Progress in the configuration's unit.

@@ -20,6 +20,7 @@
 
 mod config;
 mod curriculum;
+mod health;
 mod learning_rate;
 mod optional_losses;
 mod phase_tables;
@@ -30,6 +31,7 @@ mod validation;
 
 pub use config::{CurriculumConfig, Schedule, Unit};
 pub use curriculum::{Curriculum, CurriculumState, PhaseEntry, PlannedPhase, Progress};
+pub use health::{Health, Held};
 pub use learning_rate::{Decay, LearningRate};
 pub use optional_losses::{OptionalConfig, PetSchedule};
 pub use phase_tables::{ConstantConfig, EntropySign, FineTuneConfig, WarmupConfig};

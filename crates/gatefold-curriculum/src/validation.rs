@@ -29,7 +29,7 @@ pub enum CurriculumError {
          unit = \"episodes\""
     )]
     NotAFraction {
-        /// `warmup_until` or `transition_until`.
+        /// `warmup_until`, `transition_until` or `max_hold`.
         key: &'static str,
         /// What was given.
         value: f64,
@@ -40,7 +40,7 @@ pub enum CurriculumError {
          with unit = \"episodes\""
     )]
     NotEpisodes {
-        /// `warmup_until` or `transition_until`.
+        /// `warmup_until`, `transition_until` or `max_hold`.
         key: &'static str,
         /// What was given.
         value: f64,
@@ -85,7 +85,8 @@ pub(crate) fn in_range(
 impl CurriculumConfig {
     /// Rejects values outside their range and phases out of order.
     ///
-    /// The boundaries are looked at only where the schedule has phases.
+    /// The boundaries are looked at only where the schedule has phases, max_hold in episodes only
+    /// where phases wait for health.
     pub fn validate(&self) -> Result<(), CurriculumError> {
         if self.schedule == Schedule::Phases {
             self.validate_boundaries()?;
@@ -103,14 +104,18 @@ impl CurriculumConfig {
     }
 
     fn validate_boundaries(&self) -> Result<(), CurriculumError> {
-        let boundaries =
-            [("warmup_until", self.warmup_until, 1000), ("transition_until", self.transition_until, 3000)];
-        for (key, value, example) in boundaries {
+        let gated = self.advance_when_healthy;
+        let keys = [
+            ("warmup_until", self.warmup_until, 1000, true),
+            ("transition_until", self.transition_until, 3000, true),
+            ("max_hold", self.max_hold, 500, gated),
+        ];
+        for (key, value, example, used) in keys {
             match self.unit {
                 Unit::Fraction if !UNIT_INTERVAL.contains(&value) => {
                     return Err(CurriculumError::NotAFraction { key, value });
                 }
-                Unit::Episodes if !(value >= 0.0 && value.fract() == 0.0) => {
+                Unit::Episodes if used && !(value >= 0.0 && value.fract() == 0.0) => {
                     return Err(CurriculumError::NotEpisodes { key, value, example });
                 }
                 Unit::Fraction | Unit::Episodes => {}

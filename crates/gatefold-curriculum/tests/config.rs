@@ -1,17 +1,21 @@
 //! The configuration: every key works, every mistake is named, the schema says what is checked.
 
-use gatefold_curriculum::{Curriculum, CurriculumConfig, Plan, Progress, RoutingChoice, Schedule, Unit};
+use gatefold_curriculum::{
+    Curriculum, CurriculumConfig, Health, Plan, Progress, RoutingChoice, Schedule, Unit,
+};
 use serde_json::{Value, json};
 
 fn from_json(value: &Value) -> CurriculumConfig {
     serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error}: {value}"))
 }
 
-/// Plans over a run with large minibatches, and the rate of a step within the first warmup steps.
+/// Plans over an unhealthy run with large minibatches, and the rate of a step within the first warmup
+/// steps.
 fn plans(config: &CurriculumConfig) -> Vec<(Plan, f64)> {
     let mut curriculum = Curriculum::new(config.clone(), 1024, 4).unwrap();
     (0..=100)
         .map(|step| {
+            curriculum.observe(&Health::unhealthy("an alarm"));
             let (env_steps, episodes) = (step * 10_000, step * 40);
             let plan = curriculum.plan(Progress { env_steps, total_steps: 1_000_000, episodes });
             (plan, plan.learning_rate.at(300))
@@ -58,6 +62,7 @@ fn every_key_changes_a_plan() {
     constant.constant.gate_entropy = 0.1; // its sign says nothing about zero
     let mut pet = phases.clone();
     pet.optional.pet = 0.01;
+    let gated = CurriculumConfig { advance_when_healthy: true, ..phases.clone() };
     let top_k = CurriculumConfig { routing: RoutingChoice::TopK, ..phases.clone() };
     let mut paths = Vec::new();
     leaves(&serde_json::to_value(&phases).unwrap(), "", &mut paths);
@@ -65,6 +70,7 @@ fn every_key_changes_a_plan() {
     for path in paths {
         let base = match path.as_str() {
             "/top_k" => &top_k,
+            "/max_hold" => &gated,
             "/optional/pet_schedule" => &pet,
             path if path.starts_with("/constant") => &constant,
             _ => &phases,
@@ -131,6 +137,17 @@ fn mistakes_name_the_key_the_value_and_what_would_be_accepted() {
             json!({ "unit": "episodes", "warmup_until": -1, "transition_until": 5 }),
             "[curriculum] warmup_until = -1: need a whole number of finished episodes, such as 1000, \
              with unit = \"episodes\"",
+        ),
+        (
+            json!({ "max_hold": 2 }),
+            "[curriculum] max_hold = 2: need 0 to 1, a fraction of total_steps; to count episodes set unit \
+             = \"episodes\"",
+        ),
+        (
+            json!({ "unit": "episodes", "warmup_until": 10, "transition_until": 20,
+                "advance_when_healthy": true }),
+            "[curriculum] max_hold = 0.1: need a whole number of finished episodes, such as 500, with unit \
+             = \"episodes\"",
         ),
         (json!({ "warmup": { "temperature": 0 } }), "[curriculum.warmup] temperature = 0: need 0.01 to 100"),
         (
