@@ -8,6 +8,7 @@ mod find;
 mod format;
 mod store;
 mod transaction;
+mod writer;
 
 use std::fmt::Write as _;
 
@@ -19,7 +20,8 @@ pub(crate) use find::FOLDER;
 pub use find::{Best, Found, Verdict, best, hash, latest, list, load, open, verify};
 pub use gatefold_optim::NamedTensor;
 pub use store::CheckpointStore;
-pub(crate) use transaction::write_file;
+pub(crate) use transaction::{make_folder, sync_parent, write_file};
+pub use writer::{CheckpointWriter, Saved};
 
 /// What a checkpoint says about itself. None of it is part of its hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

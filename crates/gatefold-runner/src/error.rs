@@ -47,12 +47,32 @@ pub enum RunError {
         cause: io::Error,
     },
 
+    /// A file where a folder is needed.
+    #[error("{}: this is a file: need a folder", path.display())]
+    #[diagnostic(help("give an empty or absent folder, such as --run-dir runs/mine"))]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A folder where an experiment file is needed.
+    #[error("{}: this is a folder: need an experiment file", path.display())]
+    #[diagnostic(help("{remedy}"))]
+    NotAFile {
+        /// The folder.
+        path: PathBuf,
+        /// What to give instead.
+        remedy: String,
+    },
+
     /// A run directory that already holds something.
     #[error("{}: not empty: need an empty or absent folder for a new run", path.display())]
-    #[diagnostic(help("nothing is ever written over; give another --run-dir, or `gatefold resume {}`", path.display()))]
+    #[diagnostic(help("nothing is ever written over; {}", instead(path, *is_run)))]
     NotEmpty {
         /// The folder.
         path: PathBuf,
+        /// Whether it holds a run.
+        is_run: bool,
     },
 
     /// Another process writes into the run.
@@ -64,13 +84,13 @@ pub enum RunError {
     },
 
     /// A path that holds no run.
-    #[error("{}: not a run directory: there is no {missing} in it", path.display())]
+    #[error("{}: not a run directory: {reason}", path.display())]
     #[diagnostic(help("give the folder that `train` named, such as runs/quickstart/<timestamp>-s1"))]
     NotARun {
         /// What was given.
         path: PathBuf,
-        /// The file that should be there.
-        missing: &'static str,
+        /// What it is instead.
+        reason: &'static str,
     },
 
     /// A run without a usable checkpoint.
@@ -149,11 +169,19 @@ impl RunError {
     }
 }
 
+fn instead(path: &Path, is_run: bool) -> String {
+    match is_run {
+        true => format!("give another --run-dir, or go on with it: `gatefold resume {}`", path.display()),
+        false => "give another --run-dir; this folder holds no run".to_string(),
+    }
+}
+
 fn reason(cause: &io::Error) -> String {
     match cause.kind() {
         io::ErrorKind::NotFound => "it does not exist".to_string(),
         io::ErrorKind::PermissionDenied => "permission denied".to_string(),
         io::ErrorKind::StorageFull => "the disk is full".to_string(),
+        io::ErrorKind::NotADirectory => "a part of the path is a file".to_string(),
         io::ErrorKind::InvalidData => "it is not text in UTF-8".to_string(),
         _ => cause.to_string(),
     }

@@ -27,7 +27,7 @@ pub enum Event {
     },
     /// An iteration has ended.
     Iteration(Progress),
-    /// A checkpoint is on disk.
+    /// A checkpoint is on disk. Checkpoints are written beside the loop, so the run may be further by now.
     CheckpointSaved {
         /// Where.
         path: PathBuf,

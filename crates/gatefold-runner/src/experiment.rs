@@ -12,7 +12,7 @@ use gatefold_optim as optim;
 use gatefold_ppo::Rollout;
 
 use crate::assembly::{Parts, on_device, on_threads};
-use crate::checkpoint::{self, CheckpointStore, Found, Header, Snapshot};
+use crate::checkpoint::{self, CheckpointStore, CheckpointWriter, Found, Header, Saved, Snapshot};
 use crate::evaluate::{Player, evaluate_policy, pick};
 use crate::events::{Evaluation, Event, Progress, Reporter};
 use crate::report::{Clock, Pace, attention_metrics, evaluation_metrics, gate_metrics};
@@ -75,6 +75,12 @@ pub(crate) fn restore<B: OpsAutodiffBackend>(
     Ok(state)
 }
 
+fn report_saved(saved: Option<Saved>, reporter: &mut dyn Reporter) {
+    if let Some(Saved { path, step }) = saved {
+        reporter.event(&Event::CheckpointSaved { path, step, best: false });
+    }
+}
+
 struct Experiment<'a, B: OpsAutodiffBackend> {
     config: &'a ExperimentConfig,
     options: &'a RunOptions,
@@ -82,7 +88,7 @@ struct Experiment<'a, B: OpsAutodiffBackend> {
     device: B::Device,
     parts: Parts<B>,
     run_dir: RunDir,
-    store: CheckpointStore,
+    writer: CheckpointWriter,
     counters: Counters,
     window: EpisodeWindow,
     target: Target,
@@ -107,7 +113,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             device,
             parts,
             run_dir,
-            store,
+            writer: CheckpointWriter::new(store),
             counters: Counters::default(),
             window: EpisodeWindow::default(),
             clock: Clock::start(),
@@ -121,7 +127,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             reporter.event(&Event::Warning(text.to_string()));
             return Ok(());
         }
-        let found = self.store.latest()?;
+        let found = self.writer.store().latest()?;
         let header = &found.snapshot.header;
         let name = found.path.join("config.toml").display().to_string();
         let saved = layers::resolve(&name, &found.snapshot.config, &[], self.entries)?;
@@ -134,7 +140,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                 self.config.run.total_steps, state.counters.env_steps
             ));
         }
-        warnings.extend(self.store.rewind(header.env_steps)?);
+        warnings.extend(self.writer.store().rewind(header.env_steps)?);
         if header.simd_level != gatefold_ops::simd_level() {
             warnings.push(format!(
                 "this run was computed with SIMD level {}, this machine has {}: it goes on, but not bit for bit",
@@ -176,7 +182,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             reporter.event(&Event::Warning(text.to_string()));
         }
         if self.counters.iteration == 0 {
-            self.save(None, reporter)?;
+            self.save(None, &log, reporter)?;
+            // A folder that cannot be written is told before any time is spent on training.
+            self.flush(reporter)?;
         }
         let mut saved_at = self.counters.iteration;
         let mut pace = Pace::new(self.counters.env_steps);
@@ -199,7 +207,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             if evaluation.is_some()
                 || self.counters.iteration.is_multiple_of(self.config.run.checkpoint_every)
             {
-                self.save(evaluation.as_ref(), reporter)?;
+                self.save(evaluation.as_ref(), &log, reporter)?;
                 saved_at = self.counters.iteration;
             }
             if let Some(evaluation) = evaluation {
@@ -208,8 +216,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             reporter.event(&Event::Iteration(self.progress(&plan, &metrics, &mut pace)));
         }
         if saved_at != self.counters.iteration {
-            self.save(None, reporter)?;
+            self.save(None, &log, reporter)?;
         }
+        self.flush(reporter)?;
         let wall_s = self.clock.wall_s();
         let evaluation = self.evaluate(true, &stop)?;
         let interrupted = evaluation.is_none();
@@ -310,8 +319,13 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         ))
     }
 
-    /// Saves the state; `evaluation` is the one of this very state, if there was one.
-    fn save(&mut self, evaluation: Option<&Evaluation>, reporter: &mut dyn Reporter) -> Result<(), RunError> {
+    /// Begins to save the state; `evaluation` is the one of this very state, if there was one.
+    fn save(
+        &mut self,
+        evaluation: Option<&Evaluation>,
+        log: &MetricsLog,
+        reporter: &mut dyn Reporter,
+    ) -> Result<(), RunError> {
         let state = RunState {
             counters: self.counters,
             curriculum: self.parts.curriculum.state().clone(),
@@ -338,8 +352,14 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             self.parts.optimizer.export(),
             &state,
         );
-        let path = self.store.save(&snapshot)?;
-        reporter.event(&Event::CheckpointSaved { path, step: self.counters.env_steps, best: false });
+        let before = self.writer.save(snapshot, log.sync()?)?;
+        report_saved(before, reporter);
+        Ok(())
+    }
+
+    /// Waits until the last save is on disk.
+    fn flush(&mut self, reporter: &mut dyn Reporter) -> Result<(), RunError> {
+        report_saved(self.writer.flush()?, reporter);
         Ok(())
     }
 
@@ -359,10 +379,11 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
 
     /// Names the checkpoint just saved the best one if its evaluation is.
     fn keep_best(&mut self, return_mean: f64, reporter: &mut dyn Reporter) -> Result<(), RunError> {
-        let better = self.store.best()?.is_none_or(|best| return_mean > best.return_mean);
+        self.flush(reporter)?;
+        let better = self.writer.store().best()?.is_none_or(|best| return_mean > best.return_mean);
         if better && return_mean.is_finite() {
             let step = self.counters.env_steps;
-            let path = self.store.mark_best(step, return_mean)?;
+            let path = self.writer.store().mark_best(step, return_mean)?;
             reporter.event(&Event::CheckpointSaved { path, step, best: true });
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use gatefold_monitor::Metrics;
 use serde_json::{Map, Value};
 
+use crate::checkpoint::sync_parent;
 use crate::error::RunError;
 
 /// The key in each line by which a resumed run knows what to keep.
@@ -30,6 +31,7 @@ impl MetricsLog {
         let file = file.map_err(|e| RunError::io(path, "write", e))?;
         let kept = length_until(&file, step).map_err(|e| RunError::io(path, "read", e))?;
         file.set_len(kept).map_err(|e| RunError::io(path, "write", e))?;
+        sync_parent(path)?;
         Ok(Self { path: path.to_path_buf(), file })
     }
 
@@ -43,6 +45,14 @@ impl MetricsLog {
         }
         let line = format!("{}\n", Value::Object(line));
         self.file.write_all(line.as_bytes()).map_err(|e| RunError::io(&self.path, "write", e))
+    }
+
+    /// What puts the lines written so far on the disk, to be carried out before a checkpoint of
+    /// their step can be seen: a resumed run cuts lines off, but cannot write lost ones again.
+    pub fn sync(&self) -> Result<impl FnOnce() -> Result<(), RunError> + Send + use<>, RunError> {
+        let path = self.path.clone();
+        let file = self.file.try_clone().map_err(|e| RunError::io(&path, "write", e))?;
+        Ok(move || file.sync_data().map_err(|e| RunError::io(&path, "write", e)))
     }
 }
 

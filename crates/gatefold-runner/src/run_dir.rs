@@ -35,7 +35,7 @@ impl RunDir {
             Some(path) => path.clone(),
             None => fresh_path(config)?,
         };
-        fs::create_dir_all(&path).map_err(|e| RunError::io(&path, "write", e))?;
+        checkpoint::make_folder(&path)?;
         refuse_content(&path)?;
         let run = Self { _lock: lock(&path)?, path };
         // Another run may have come and gone between the look and the lock.
@@ -100,14 +100,20 @@ fn require_run(path: &Path) -> Result<(), RunError> {
     if path.join(CONFIG).is_file() {
         return Ok(());
     }
-    Err(RunError::NotARun { path: path.to_path_buf(), missing: CONFIG })
+    let reason = match (path.is_dir(), path.exists()) {
+        (true, _) => "there is no config.toml in it",
+        (false, true) => "it is a file",
+        (false, false) => "it does not exist",
+    };
+    Err(RunError::NotARun { path: path.to_path_buf(), reason })
 }
 
 /// Fails if the folder holds anything but a lock.
 fn refuse_content(path: &Path) -> Result<(), RunError> {
     let entries = fs::read_dir(path).map_err(|e| RunError::io(path, "read", e))?;
     let content = entries.filter_map(Result::ok).any(|entry| entry.file_name() != LOCK);
-    if content { Err(RunError::NotEmpty { path: path.to_path_buf() }) } else { Ok(()) }
+    let is_run = path.join(CONFIG).is_file();
+    if content { Err(RunError::NotEmpty { path: path.to_path_buf(), is_run }) } else { Ok(()) }
 }
 
 fn lock(path: &Path) -> Result<File, RunError> {
@@ -124,7 +130,7 @@ fn lock(path: &Path) -> Result<File, RunError> {
 /// Makes `runs/<name>/<timestamp>-s<seed>`; a run of the same second gets a number behind it.
 fn fresh_path(config: &ExperimentConfig) -> Result<PathBuf, RunError> {
     let folder = Path::new("runs").join(config.run.name.as_deref().unwrap_or("unnamed"));
-    fs::create_dir_all(&folder).map_err(|e| RunError::io(&folder, "write", e))?;
+    checkpoint::make_folder(&folder)?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let name = format!("{}-s{}", timestamp(seconds), config.run.seed);
     let mut path = folder.join(&name);
@@ -137,6 +143,7 @@ fn fresh_path(config: &ExperimentConfig) -> Result<PathBuf, RunError> {
             Err(e) => return Err(RunError::io(&path, "write", e)),
         }
     }
+    checkpoint::sync_parent(&path)?;
     Ok(path)
 }
 
@@ -215,7 +222,7 @@ mod tests {
         fs::write(folder.path().join("file"), "").unwrap();
         let config = ExperimentConfig::new("a test", "corridor");
         let error = RunDir::create(&config, &at(&folder.path().join("file/run"))).unwrap_err();
-        assert!(error.to_string().contains("file/run: cannot write"), "{error}");
+        assert!(error.to_string().ends_with("file: this is a file: need a folder"), "{error}");
     }
 
     #[test]

@@ -55,7 +55,11 @@ fn every_mistake_ends_with_code_2_and_one_message() {
     let cases: [(&str, &[&str], &[&str]); 13] = [
         (CORRIDOR, &["train", "y.toml"], &["y.toml: cannot read: it does not exist"]),
         (CORRIDOR, &["train", "x.toml", "ppo.clpi=1"], &["ppo.clpi", "did you mean `clip`?"]),
-        (CORRIDOR, &["train", "x.toml", "--run-dir", "x.toml"], &["x.toml: cannot"]),
+        (
+            CORRIDOR,
+            &["train", "x.toml", "--run-dir", "x.toml"],
+            &["x.toml: this is a file: need a folder", "--run-dir runs/mine"],
+        ),
         (CORRIDOR, &["train", "x.toml", "--run-dir", "."], &["not empty", "--run-dir"]),
         (CORRIDOR, &["train", "x.toml", "--device", "tpu"], &["tpu", "cpu, cuda"]),
         (CORRIDOR, &["train", "x.toml", "--threads", "0"], &["0", "--threads"]),

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::Snapshot;
 use super::find::{BEST, Best, Found, best, folder_name, latest, list, load};
 use super::format::encode;
-use super::transaction::{clear_leftovers, remove_folder, write_file, write_folder};
+use super::transaction::{clear_leftovers, make_folder, remove_folder, write_file, write_folder};
 use crate::error::RunError;
 
 /// Saves snapshots as transactions and keeps the newest few and the best.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CheckpointStore {
     folder: PathBuf,
     keep: usize,
@@ -21,7 +21,7 @@ impl CheckpointStore {
     /// left half written. The caller holds the run's lock.
     pub fn open(folder: &Path, keep: usize) -> Result<Self, RunError> {
         assert!(keep > 0, "at least one checkpoint is kept");
-        fs::create_dir_all(folder).map_err(|e| RunError::io(folder, "write", e))?;
+        make_folder(folder)?;
         clear_leftovers(folder)?;
         Ok(Self { folder: folder.to_path_buf(), keep })
     }

@@ -190,7 +190,7 @@ fn an_unwritable_folder_is_one_error_that_names_it() {
     let place = folder.path().join("checkpoints");
     fs::write(&place, b"a file where a folder should be").unwrap();
     let error = CheckpointStore::open(&place, 3).unwrap_err().to_string();
-    assert!(error.contains("checkpoints: cannot write"), "{error}");
+    assert!(error.contains("checkpoints: this is a file"), "{error}");
 }
 
 #[test]
@@ -209,4 +209,53 @@ fn a_run_a_folder_and_a_checkpoint_can_all_be_named() {
     for nowhere in [run.path().join("nothing"), std::env::temp_dir()] {
         assert!(matches!(open(&nowhere), Err(RunError::NoCheckpoint { .. })));
     }
+}
+
+#[test]
+fn a_slow_disk_does_not_hold_up_the_one_who_saves() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = CheckpointWriter::new(saved(folder.path(), []));
+    let (disk, wait) = std::sync::mpsc::channel::<()>();
+    let slow = move || {
+        wait.recv().expect("the test lets it go on");
+        Ok(())
+    };
+    assert_eq!(writer.save(snapshot(10), slow).unwrap(), None);
+    assert!(steps(folder.path()).is_empty(), "the saver is back before anything is written");
+    disk.send(()).unwrap();
+    let path = folder.path().join("step-000000000010");
+    assert_eq!(writer.flush().unwrap(), Some(Saved { path, step: 10 }));
+    assert_eq!(writer.store().latest().unwrap().snapshot, snapshot(10));
+    assert_eq!(writer.flush().unwrap(), None, "a save is told once");
+}
+
+#[test]
+fn one_save_at_a_time_is_in_flight_and_each_is_told_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = CheckpointWriter::new(saved(folder.path(), []));
+    for step in [10, 20, 30] {
+        let (place, before) = (folder.path().to_path_buf(), step - 10);
+        let first = move || {
+            assert_eq!(steps(&place).first().copied().unwrap_or(0), before, "all before is on disk");
+            Ok(())
+        };
+        let told = writer.save(snapshot(step), first).unwrap().map(|saved| saved.step);
+        assert_eq!(told, (before > 0).then_some(before));
+    }
+    drop(writer);
+    assert_eq!(steps(folder.path()), [30, 20, 10], "the end waits for the save in flight");
+}
+
+#[test]
+fn an_error_beside_the_loop_is_told_by_the_next_save() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = CheckpointWriter::new(saved(folder.path(), []));
+    writer.save(snapshot(10), || Ok(())).unwrap();
+    writer.save(snapshot(20), || Err(RunError::Stopped("the disk is full".into()))).unwrap();
+    let error = writer.save(snapshot(30), || Ok(())).unwrap_err();
+    assert_eq!(error.to_string(), "the disk is full");
+    assert_eq!(writer.flush().unwrap(), None, "nothing is begun after an error");
+    assert_eq!(steps(folder.path()), [10], "what failed before the write is not seen");
+    writer.save(snapshot(40), || Ok(())).unwrap();
+    assert_eq!(writer.flush().unwrap().map(|saved| saved.step), Some(40));
 }

@@ -11,6 +11,25 @@ const UNFINISHED: &str = ".tmp-";
 /// Prefix of a folder that is being replaced.
 const REPLACED: &str = ".old-";
 
+/// Makes a folder and those above it where they lack, so that they outlast a loss of power.
+pub(crate) fn make_folder(place: &Path) -> Result<(), RunError> {
+    if place.is_dir() {
+        return Ok(());
+    }
+    if place.exists() {
+        return Err(RunError::NotAFolder { path: place.to_path_buf() });
+    }
+    if let Some(parent) = place.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_folder(parent)?;
+    }
+    match fs::create_dir(place) {
+        Ok(()) => sync_parent(place),
+        // Another run may have made it meanwhile.
+        Err(_) if place.is_dir() => Ok(()),
+        Err(cause) => Err(RunError::io(place, "write", cause)),
+    }
+}
+
 /// Writes a folder of files in one transaction: beside its place, to the disk, then renamed.
 ///
 /// A folder already in its place is exchanged for the new one. On failure the place is as before.
@@ -97,7 +116,8 @@ fn sync_folder(folder: &Path) -> Result<(), RunError> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(|e| RunError::io(folder, "write", e))
 }
 
-fn sync_parent(place: &Path) -> Result<(), RunError> {
+/// Puts what the folder of `place` lists on the disk.
+pub(crate) fn sync_parent(place: &Path) -> Result<(), RunError> {
     sync_folder(place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
