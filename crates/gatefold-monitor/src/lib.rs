@@ -20,14 +20,20 @@
 mod episode_window;
 mod mean_accumulator;
 mod metrics;
+mod monitors;
 pub mod names;
 mod plan_metrics;
+mod run_event;
 mod target_tracker;
 mod throughput;
 
 pub use episode_window::{Episode, EpisodeWindow};
 pub use mean_accumulator::MeanAccumulator;
 pub use metrics::Metrics;
+pub use monitors::{
+    Judgement, MonitorConfig, MonitorError, MonitorState, Monitors, Severity, Situation, Verdict,
+};
 pub use plan_metrics::plan_metrics;
+pub use run_event::{Happening, RunEvent};
 pub use target_tracker::TargetTracker;
 pub use throughput::Throughput;

@@ -69,6 +69,19 @@ impl PartialEq for Metrics {
     }
 }
 
+/// `#[serde(with = "crate::metrics::number")]`: a number that may be NaN or infinite, as in [`Metrics`].
+pub(crate) mod number {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, Value};
+
+    pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        Value(*value).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Value::deserialize(deserializer).map(|value| value.0)
+    }
+}
+
 /// A value on its way in or out of a format.
 struct Value(f64);
 

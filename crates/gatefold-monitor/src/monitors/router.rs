@@ -1,0 +1,316 @@
+//! Is routing alive: collapse, chaos, a constant or frozen router, experts that do all or nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::view::{View, number, verdict};
+use crate::{Metrics, Severity, Situation, Verdict, names};
+use gatefold_curriculum::Phase;
+
+/// Share of the usage entropy's warning bound that holds in the fine-tune phase.
+const FINE_TUNE_SHARE: f64 = 0.8;
+
+/// Since when each expert is unused. An expert is used where its mean gate is above the share.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct ExpertAges {
+    /// Last iteration in which the expert was used, or the one before it was first seen.
+    last_used: BTreeMap<String, u64>,
+}
+
+impl ExpertAges {
+    pub(crate) fn observe(&mut self, dead_share: f64, at: &Situation, metrics: &Metrics) {
+        if !at.routes() {
+            self.last_used.clear();
+            return;
+        }
+        self.last_used.retain(|expert, _| at.experts.contains(expert));
+        for expert in at.experts {
+            let Some(gate) = metrics.get(&names::usage(expert)) else { continue };
+            let last = self.last_used.entry(expert.clone()).or_insert(at.iteration.saturating_sub(1));
+            if gate * at.num_experts() as f64 >= dead_share {
+                *last = at.iteration;
+            }
+        }
+    }
+
+    /// Ages start anew.
+    pub(crate) fn forget(&mut self) {
+        self.last_used.clear();
+    }
+
+    /// Iterations since this expert was used.
+    fn age(&self, expert: &str, iteration: u64) -> Option<u64> {
+        self.last_used.get(expert).map(|last| iteration.saturating_sub(*last))
+    }
+
+    /// The largest age.
+    pub(crate) fn oldest(&self, iteration: u64) -> Option<u64> {
+        self.last_used.values().map(|last| iteration.saturating_sub(*last)).max()
+    }
+}
+
+pub(crate) fn judge(view: &View, ages: &ExpertAges, fine_tune_for: usize, out: &mut Vec<Verdict>) {
+    if !view.at.routes() {
+        return;
+    }
+    out.extend(collapse(view));
+    out.extend(gate_entropy(view, fine_tune_for));
+    out.extend(constant(view, fine_tune_for));
+    out.extend(usage(view));
+    out.extend(unused(view, ages));
+    out.extend(frozen(view));
+}
+
+fn ln_experts(view: &View) -> f64 {
+    (view.at.num_experts() as f64).ln()
+}
+
+fn collapse(view: &View) -> Option<Verdict> {
+    let (config, window) = (view.config, view.config.window);
+    let value = view.median(names::ROUTER_USAGE_ENTROPY, window)?;
+    let relief = if view.at.phase == Phase::FineTune { FINE_TUNE_SHARE } else { 1.0 };
+    let warning = (config.usage_entropy_warning * relief).max(config.usage_entropy_alarm);
+    let severity = if value < config.usage_entropy_alarm {
+        Severity::Alarm
+    } else if value < warning {
+        Severity::Warning
+    } else {
+        return None;
+    };
+    let experts = view.at.num_experts() as f64;
+    Some(verdict(
+        "router-collapse",
+        severity,
+        (names::ROUTER_USAGE_ENTROPY, value),
+        format!("{} to 1 of ln K; below {} is collapse", number(warning), config.usage_entropy_alarm),
+        format!(
+            "entropy of the mean gates is {} of ln {experts}, as if {:.1} of {experts} experts were used (median over \
+             {window} iterations; {})",
+            number(value),
+            experts.powf(value),
+            view.at.describe_routing()
+        ),
+        "raise load_balance in the table of the phase (curriculum.warmup, transition, fine_tune), make warmup longer \
+         (curriculum.warmup_until), or lower the share of gate_entropy that is minimised in curriculum.fine_tune",
+    ))
+}
+
+/// Low gate entropy is for information; high is chaos where routing should be sparse by now.
+fn gate_entropy(view: &View, fine_tune_for: usize) -> Option<Verdict> {
+    let config = view.config;
+    let ln_experts = ln_experts(view);
+    let healthy = format!(
+        "{} to {} nats at K = {} ({} to {} of ln K)",
+        number(config.gate_entropy_low * ln_experts),
+        number(config.gate_entropy_high * ln_experts),
+        view.at.num_experts(),
+        config.gate_entropy_low,
+        config.gate_entropy_high
+    );
+    let value = view.median(names::ROUTER_ENTROPY, config.window)?;
+    if value < config.gate_entropy_low * ln_experts {
+        return Some(verdict(
+            "gate-entropy",
+            Severity::Info,
+            (names::ROUTER_ENTROPY, value),
+            healthy,
+            format!(
+                "one decision's gates have an entropy of {} nats (median over {} iterations): almost one expert per state",
+                number(value),
+                config.window
+            ),
+            "good if router/specialisation is well above 0 and every expert is used; else raise load_balance",
+        ));
+    }
+    if !view.at.sparse_fine_tune() || fine_tune_for < config.long_window {
+        return None;
+    }
+    let all = view.window(names::ROUTER_ENTROPY, config.long_window)?;
+    let (before, now) = all.split_at(config.long_window / 2);
+    let falling = super::history::mean(now) < 0.98 * super::history::mean(before);
+    (value > config.gate_entropy_high * ln_experts && !falling).then(|| {
+        verdict(
+            "router-chaos",
+            Severity::Alarm,
+            (names::ROUTER_ENTROPY, value),
+            healthy,
+            format!(
+                "{fine_tune_for} iterations into sparse routing, gates still have an entropy of {} nats and it does not \
+                 fall (median over {} iterations; {})",
+                number(value),
+                config.window,
+                view.at.describe_routing()
+            ),
+            "the router did not learn to choose: make transition longer (curriculum.transition_until), lower \
+             curriculum.fine_tune.temperature, or raise curriculum.fine_tune.gate_entropy, which is minimised there",
+        )
+    })
+}
+
+fn constant(view: &View, fine_tune_for: usize) -> Option<Verdict> {
+    let config = view.config;
+    let floor = config.specialisation_floor * ln_experts(view);
+    let value = view.median(names::ROUTER_SPECIALISATION, config.window)?;
+    let entropy = view.median(names::ROUTER_ENTROPY, config.window)? / ln_experts(view);
+    if value >= floor {
+        return None;
+    }
+    let severity = if entropy < config.usage_entropy_alarm {
+        Severity::Alarm
+    } else if view.at.sparse_fine_tune() && fine_tune_for >= config.long_window {
+        Severity::Warning
+    } else {
+        return None; // before fine-tune every router starts like this
+    };
+    Some(verdict(
+        "constant-router",
+        severity,
+        (names::ROUTER_SPECIALISATION, value),
+        format!(
+            "above {} nats in fine-tune; about 0 together with low gate entropy is an alarm",
+            number(floor)
+        ),
+        format!(
+            "gates hardly depend on the state: specialisation {} nats at a gate entropy of {} of ln K (medians over {} \
+             iterations; {})",
+            number(value),
+            number(entropy),
+            config.window,
+            view.at.describe_routing()
+        ),
+        "raise alignment (curriculum.<phase>.alignment) or diversity, so that experts differ where the graph does, \
+         and make transition longer (curriculum.transition_until)",
+    ))
+}
+
+fn usage(view: &View) -> Option<Verdict> {
+    let config = view.config;
+    let experts = view.at.num_experts() as f64;
+    let shares: Option<Vec<(&String, String, f64)>> = view
+        .at
+        .experts
+        .iter()
+        .map(|expert| {
+            let name = names::usage(expert);
+            let share = view.median(&name, config.window)?;
+            Some((expert, name, share))
+        })
+        .collect();
+    let shares = shares?;
+    let healthy = format!("{} to {} of all decisions", number(0.4 / experts), number(1.6 / experts));
+    let (expert, name, most) =
+        shares.iter().max_by(|a, b| a.2.total_cmp(&b.2)).expect("routing has at least two experts");
+    if *most > config.dominance && experts >= 3.0 {
+        return Some(verdict(
+            "expert-dominance",
+            Severity::Alarm,
+            (name, *most),
+            healthy,
+            format!(
+                "`{expert}` has {:.0}% of the gates (median over {} iterations; {})",
+                100.0 * most,
+                config.window,
+                view.at.describe_routing()
+            ),
+            "raise load_balance in the table of the phase, or start again from a checkpoint before it with a longer warmup \
+             (curriculum.warmup_until)",
+        ));
+    }
+    // Sparse routing may leave experts out; before that uneven use is worth knowing.
+    let uneven = |share: f64| !(0.4 / experts..=1.6 / experts).contains(&share);
+    let (expert, name, share) = shares
+        .iter()
+        .filter(|(.., share)| uneven(*share))
+        .max_by(|a, b| (a.2 * experts).ln().abs().total_cmp(&(b.2 * experts).ln().abs()))?;
+    (view.at.phase != Phase::FineTune).then(|| {
+        verdict(
+            "expert-usage",
+            Severity::Info,
+            (name, *share),
+            healthy,
+            format!(
+                "`{expert}` has {:.1}% of the gates (median over {} iterations)",
+                100.0 * share,
+                config.window
+            ),
+            "nothing by itself; raise load_balance in the table of the phase if it goes on",
+        )
+    })
+}
+
+fn unused(view: &View, ages: &ExpertAges) -> Option<Verdict> {
+    let config = view.config;
+    let age = |expert: &String| ages.age(expert, view.at.iteration).filter(|age| *age >= config.dead_after);
+    let unused: Vec<(&String, u64)> =
+        view.at.experts.iter().filter_map(|expert| Some((expert, age(expert)?))).collect();
+    let (_, oldest) = *unused.iter().max_by_key(|(_, age)| *age)?;
+    let experts = view.at.num_experts();
+    // A routing probability above the share lets the load balance bring the expert back.
+    let beyond_reach = unused
+        .iter()
+        .filter(|(expert, _)| {
+            view.metrics
+                .get(&names::probability(expert))
+                .is_none_or(|share| share * (experts as f64) < config.dead_share)
+        })
+        .count();
+    let severity = if 2 * (experts - beyond_reach) < experts { Severity::Alarm } else { Severity::Warning };
+    let listed: Vec<String> = unused
+        .iter()
+        .map(|(expert, age)| match view.metrics.get(&names::probability(expert)) {
+            Some(share) => format!("`{expert}` for {age} iterations (routing probability {})", number(share)),
+            None => format!("`{expert}` for {age} iterations"),
+        })
+        .collect();
+    Some(verdict(
+        "dead-expert",
+        severity,
+        (names::ROUTER_DEAD_AGE, oldest as f64),
+        format!("every expert used within {} iterations", config.dead_after),
+        format!("unused (a mean gate below {} of 1/K): {}", config.dead_share, listed.join(", ")),
+        "raise load_balance in the table of the phase or set losses.load_balance = \"switch\"; if the others do well, \
+         list fewer policy.experts",
+    ))
+}
+
+fn frozen(view: &View) -> Option<Verdict> {
+    let (config, window) = (view.config, view.config.window);
+    let rates = view.window(names::TRAIN_LEARNING_RATE, window);
+    if rates.is_some_and(|rates| rates.iter().all(|rate| *rate <= 0.0)) {
+        return None;
+    }
+    let (metric, drift) = match view.median(names::ROUTER_DRIFT, window) {
+        Some(drift) => (names::ROUTER_DRIFT.to_string(), drift),
+        // Without a probe batch: gates that are the same to the last digit in every rollout.
+        None => {
+            let changes: Option<Vec<f64>> = view
+                .at
+                .experts
+                .iter()
+                .map(|expert| {
+                    let shares = view.window(&names::usage(expert), window)?;
+                    Some(shares.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f64::max))
+                })
+                .collect();
+            let change = changes?.into_iter().fold(0.0, f64::max);
+            (names::usage(&view.at.experts[0]), change)
+        }
+    };
+    let floor = if metric == names::ROUTER_DRIFT { config.drift_floor } else { config.drift_floor * 1e-3 };
+    (drift < floor).then(|| {
+        verdict(
+            "router-frozen",
+            Severity::Alarm,
+            (&metric, drift),
+            format!("a change of at least {floor:.0e} per iteration while the learning rate is above 0"),
+            format!(
+                "routing changed by {} per iteration (median over {window} iterations) although the learning rate is {}",
+                number(drift),
+                view.metrics.get(names::TRAIN_LEARNING_RATE).map_or("unknown".into(), number)
+            ),
+            "the router gets no gradient: look at losses/gate_entropy and losses/load_balance, raise load_balance in the \
+             table of the phase, or go back to a checkpoint before it froze",
+        )
+    })
+}
