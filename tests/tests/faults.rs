@@ -46,7 +46,7 @@ fn sparsemax_was_a_top_2_softmax() {
     ];
     let mut entropies = Vec::new();
     for (logits, expected) in cases {
-        let gates = route(matrix::<Flex>(&[logits.to_vec()]), Routing::Sparsemax, 1.0);
+        let gates = route(matrix::<Flex>(&[logits.to_vec()]), Routing::Sparsemax, 1.0, None);
         let gates = values(gates.alpha);
         for (&gate, expected) in gates.iter().zip(expected) {
             assert_near(&format!("{logits:?}"), f64::from(gate), expected, 1e-6);

@@ -4,7 +4,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed,
+    Activation, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed, entmax15,
     expert_linear, gat_attention, linear, norm_relu, ppo_loss, sparsemax, squared_norm,
 };
 
@@ -185,13 +185,25 @@ mod projection {
     #[divan::bench(args = [4, 8])]
     fn sparsemax_fused(bencher: Bencher<'_, '_>, k: usize) {
         let z = leaf([4096, k]);
-        bencher.bench_local(|| black_box(sparsemax(z.clone(), 0.5).sum().backward()));
+        bencher.bench_local(|| black_box(sparsemax(z.clone(), 0.5).expect("no mask").sum().backward()));
     }
 
     #[divan::bench(args = [4, 8])]
     fn sparsemax_composed(bencher: Bencher<'_, '_>, k: usize) {
         let z = leaf([4096, k]);
         bencher.bench_local(|| black_box(composed::sparsemax(z.clone(), 0.5).sum().backward()));
+    }
+
+    #[divan::bench(args = [4, 8])]
+    fn entmax15_fused(bencher: Bencher<'_, '_>, k: usize) {
+        let z = leaf([4096, k]);
+        bencher.bench_local(|| black_box(entmax15(z.clone(), 0.5).expect("no mask").sum().backward()));
+    }
+
+    #[divan::bench(args = [4, 8])]
+    fn entmax15_composed(bencher: Bencher<'_, '_>, k: usize) {
+        let z = leaf([4096, k]);
+        bencher.bench_local(|| black_box(composed::entmax15(z.clone(), 0.5).sum().backward()));
     }
 }
 

@@ -95,7 +95,17 @@ pub trait OpsBackend: Backend {
         composed::expert_linear(x, weight, bias, act, active)
     }
 
-    /// See [`crate::sparsemax`].
+    /// The first row of `z` `[rows, K]` with nothing but `-inf`.
+    fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
+        composed::all_masked_row(z)
+    }
+
+    /// See [`crate::entmax15`]; a row of only `-inf` is NaN.
+    fn entmax15(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
+        composed::entmax15(z, temperature)
+    }
+
+    /// See [`crate::sparsemax`]; a row of only `-inf` is NaN.
     fn sparsemax(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
         composed::sparsemax(z, temperature)
     }

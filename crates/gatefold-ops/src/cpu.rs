@@ -3,6 +3,7 @@
 mod adamw;
 mod chunks;
 mod embed;
+mod entmax15;
 mod expert_linear;
 mod flat;
 mod gat;
@@ -16,6 +17,7 @@ mod norm_relu;
 mod ppo_loss;
 mod scratch;
 mod sgemm;
+mod simplex;
 mod sparsemax;
 
 pub use level::simd_level;
@@ -82,6 +84,13 @@ macro_rules! fused_operations {
             wrap(expert_linear::$entry$(::<$checkpoints>)?(inputs, act, active))
         }
 
+        fn entmax15(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
+            if !all_f32!(z) {
+                return composed::entmax15(z, temperature);
+            }
+            wrap(entmax15::$entry$(::<$checkpoints>)?(unwrap(z), temperature))
+        }
+
         fn sparsemax(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
             if !all_f32!(z) {
                 return composed::sparsemax(z, temperature);
@@ -100,6 +109,13 @@ macro_rules! batch_is_f32 {
 
 impl OpsBackend for Flex {
     fused_operations!(flex);
+
+    fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
+        if !all_f32!(z) {
+            return composed::all_masked_row(z);
+        }
+        simplex::all_masked_row(&unwrap(z.clone()))
+    }
 
     fn adamw_step<const D: usize>(
         param: Tensor<Self, D>,
@@ -167,6 +183,10 @@ impl OpsBackend for Flex {
 // An optimizer step has no gradient, so `adamw_step` and `squared_norm` stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
     fused_operations!(autodiff, C);
+
+    fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
+        Flex::all_masked_row(&z.clone().inner())
+    }
 
     fn ppo_loss(
         logits: Tensor<Self, 2>,

@@ -10,12 +10,14 @@
 //! between SIMD levels; [`simd_level`] says which one this process uses.
 
 mod adamw;
+mod all_masked;
 mod backend;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod edges;
 mod embed;
+mod entmax15;
 mod expert_linear;
 mod gat;
 pub mod init;
@@ -28,10 +30,12 @@ mod softmax;
 mod sparsemax;
 
 pub use adamw::{AdamwStep, adamw_step, squared_norm};
+pub use all_masked::AllMasked;
 pub use backend::{OpsAutodiffBackend, OpsBackend};
 pub use cpu::simd_level;
 pub use edges::{GatEdges, GatEdgesError};
 pub use embed::embed_activations;
+pub use entmax15::entmax15;
 pub use expert_linear::expert_linear;
 pub use gat::gat_attention;
 pub use linear::{Activation, linear};
@@ -45,7 +49,9 @@ pub use sparsemax::sparsemax;
 /// The plain compositions, by the name of the operation they define.
 pub mod composed {
     pub use crate::adamw::{composed_norm as squared_norm, composed_step as adamw_step};
+    pub use crate::all_masked::composed as all_masked_row;
     pub use crate::embed::composed as embed_activations;
+    pub use crate::entmax15::composed as entmax15;
     pub use crate::expert_linear::composed as expert_linear;
     pub use crate::gat::composed as gat_attention;
     pub use crate::linear::composed as linear;

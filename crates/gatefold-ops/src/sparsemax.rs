@@ -2,22 +2,26 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{Activation, OpsBackend};
+use crate::{Activation, AllMasked, OpsBackend};
 
 /// Sparsemax of each row at a temperature: the projection of `u = (z - max z) / temperature`.
 ///
 /// `p = max(u - t, 0)` with `t` such that `sum p = 1`. Its gradient is
 /// `dz = 1_S (g - mean_{j in S} g_j) / temperature`, `S` the support. Finite for `|z|` up to 1e38;
-/// an entry of `-inf` gets exactly 0. A row with a NaN or `+inf` is NaN, and so is a row of only
-/// `-inf`: check masks where they enter. Ties share equally.
+/// an entry of `-inf` gets exactly 0; a row of only `-inf` is an error. A row with a NaN or `+inf` is
+/// NaN. Ties share equally.
 ///
 /// Shapes: `z` and the result `[rows, K]`. Panics unless `temperature > 0`.
-pub fn sparsemax<B: OpsBackend>(z: Tensor<B, 2>, temperature: f32) -> Tensor<B, 2> {
+pub fn sparsemax<B: OpsBackend>(z: Tensor<B, 2>, temperature: f32) -> Result<Tensor<B, 2>, AllMasked> {
     assert!(temperature > 0.0, "sparsemax: temperature {temperature}, need more than 0");
-    B::sparsemax(z, temperature)
+    match B::all_masked_row(&z) {
+        Some(row) => Err(AllMasked { row }),
+        None => Ok(B::sparsemax(z, temperature)),
+    }
 }
 
-/// [`sparsemax`] by plain tensor operations; compares all pairs, so memory grows with `K^2`.
+/// [`sparsemax`] by plain tensor operations; compares all pairs, so memory grows with `K^2`. A row of
+/// only `-inf` is NaN.
 pub fn composed<B: Backend>(z: Tensor<B, 2>, temperature: f32) -> Tensor<B, 2> {
     let [rows, k] = z.dims();
     let shape = [rows, k, k];

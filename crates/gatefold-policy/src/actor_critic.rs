@@ -135,7 +135,7 @@ impl<B: OpsBackend> ActorCritic<B> {
         let gates = self
             .router
             .as_ref()
-            .map(|router| route(router.forward(join(h_obs.clone())), routing, temperature));
+            .map(|router| route(router.forward(join(h_obs.clone())), routing, temperature, None));
         let (logits, expert_logits) = match &self.head {
             ActionHead::Linear(linear) => {
                 (init::apply_linear(linear, join(h_obs), Activation::Identity), None)

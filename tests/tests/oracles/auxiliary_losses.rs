@@ -60,7 +60,7 @@ fn auxiliary_losses_and_their_gradients_equal_pytorch() {
             let expected = &case.losses[name];
             let z = matrix::<Train>(&case.z).require_grad();
             let logits = case.expert_logits().require_grad();
-            let gates = route(z.clone(), case.routing, case.temperature);
+            let gates = route(z.clone(), case.routing, case.temperature, None);
             assert_norm(&what("gates"), &values(gates.alpha.clone()), &flat(&case.gates), 1e-6);
 
             let loss = loss(gates, logits.clone(), case.mask());

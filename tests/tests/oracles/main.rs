@@ -6,4 +6,4 @@ mod gae;
 mod gat;
 mod ppo_loss;
 mod reward_scaling;
-mod sparsemax;
+mod simplex;

@@ -2,6 +2,7 @@
 
 mod adamw;
 mod embed;
+mod entmax15;
 mod experts;
 mod gat;
 mod linear;

@@ -1,11 +1,15 @@
 use burn::backend::Flex;
 use burn::tensor::Tensor;
-use gatefold_ops::{composed, sparsemax};
+use gatefold_ops::{AllMasked, OpsBackend, composed};
 use proptest::prelude::*;
 
 use crate::support::*;
 
 type Function = fn(Tensor<Train, 2>, f32) -> Tensor<Train, 2>;
+
+fn sparsemax<B: OpsBackend>(z: Tensor<B, 2>, temperature: f32) -> Tensor<B, 2> {
+    gatefold_ops::sparsemax(z, temperature).expect("no row is all masked")
+}
 
 fn both(check: impl Fn(fn(Tensor<Flex, 2>, f32) -> Tensor<Flex, 2>)) {
     check(sparsemax);
@@ -89,7 +93,7 @@ fn closed_forms_come_out_exactly() {
 #[test]
 fn a_row_with_a_nan_is_nan_and_its_neighbours_are_not() {
     both(|function| {
-        for bad in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [f32::NEG_INFINITY; 2]] {
+        for bad in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [f32::NEG_INFINITY, f32::NAN]] {
             let p = values(&function(from_vec(vec![bad[0], bad[1], 1.0, 1.0], [2, 2]), 1.0));
             assert!(p[0].is_nan() && p[1].is_nan(), "{bad:?}");
             assert_eq!(p[2..], [0.5, 0.5]);
@@ -98,9 +102,22 @@ fn a_row_with_a_nan_is_nan_and_its_neighbours_are_not() {
 }
 
 #[test]
+fn a_row_of_only_masked_entries_is_an_error_that_names_it() {
+    let inf = f32::NEG_INFINITY;
+    let z = || from_vec(vec![inf, 0.0, inf, inf, inf, inf], [3, 2]);
+    assert_eq!(gatefold_ops::sparsemax(z(), 1.0).unwrap_err(), AllMasked { row: 1 });
+    assert_eq!(gatefold_ops::sparsemax(data(&z()), 1.0).unwrap_err(), AllMasked { row: 1 });
+    assert_eq!(composed::all_masked_row(&z()), Some(1));
+    let turned = from_vec(vec![inf, inf, 0.0, inf], [2, 2]).transpose();
+    assert_eq!(gatefold_ops::sparsemax(turned.clone(), 1.0).unwrap_err(), AllMasked { row: 1 });
+    assert_eq!(composed::all_masked_row(&turned), Some(1));
+    assert_eq!(composed::all_masked_row(&row(&[inf, f32::NAN])), None);
+}
+
+#[test]
 #[should_panic(expected = "temperature 0")]
 fn a_temperature_of_zero_is_refused() {
-    sparsemax(row(&[1.0, 2.0]), 0.0);
+    let _ = sparsemax(row(&[1.0, 2.0]), 0.0);
 }
 
 #[test]

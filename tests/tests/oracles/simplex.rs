@@ -1,7 +1,7 @@
-//! Sparsemax against `entmax.sparsemax`.
+//! Sparsemax and 1.5-entmax against the `entmax` package.
 
 use burn::tensor::{Tensor, TensorData};
-use gatefold_ops::{composed, sparsemax};
+use gatefold_ops::{composed, entmax15, sparsemax};
 use gatefold_tests::fixture::{Matrix, cases, flat, matrix};
 use gatefold_tests::tolerance::{assert_norm, values};
 use gatefold_tests::trainee::Train;
@@ -18,15 +18,17 @@ struct Case {
     gradient: Matrix,
 }
 
-fn check(path: &str, sparsemax: fn(Tensor<Train, 2>, f32) -> Tensor<Train, 2>) {
+type Projection = fn(Tensor<Train, 2>, f32) -> Tensor<Train, 2>;
+
+fn check(oracle: &str, path: &str, project: Projection) {
     let (mut sparse, mut dense) = (0, 0);
-    for case in cases::<Case>("sparsemax") {
-        let what = |part: &str| format!("{path}, {}, {part}", case.name);
+    for case in cases::<Case>(oracle) {
+        let what = |part: &str| format!("{path} {oracle}, {}, {part}", case.name);
         let shape = [case.logits.len(), case.logits[0].len()];
         let logits: Vec<f32> = case.logits.iter().flatten().map(|z| z.unwrap_or(f32::NEG_INFINITY)).collect();
         let logits = Tensor::<Train, 2>::from_data(TensorData::new(logits, shape), &Default::default());
         let logits = logits.require_grad();
-        let gates = sparsemax(logits.clone(), case.temperature);
+        let gates = project(logits.clone(), case.temperature);
         let grads = (gates.clone() * matrix(&case.upstream)).sum().backward();
 
         let (gates, expected) = (values(gates), flat(&case.gates));
@@ -43,6 +45,13 @@ fn check(path: &str, sparsemax: fn(Tensor<Train, 2>, f32) -> Tensor<Train, 2>) {
 
 #[test]
 fn gates_and_gradients_equal_entmax() {
-    check("fused", sparsemax);
-    check("composed", composed::sparsemax);
+    let table: [(&str, &str, Projection); 4] = [
+        ("sparsemax", "fused", |z, t| sparsemax(z, t).expect("a score in every row")),
+        ("sparsemax", "composed", composed::sparsemax),
+        ("entmax15", "fused", |z, t| entmax15(z, t).expect("a score in every row")),
+        ("entmax15", "composed", composed::entmax15),
+    ];
+    for (oracle, path, project) in table {
+        check(oracle, path, project);
+    }
 }
