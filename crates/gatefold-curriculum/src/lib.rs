@@ -1,9 +1,11 @@
-//! Decides numbers from progress: phases, schedules, plans.
+//! Decides numbers from progress and health: phases, schedules, plans, the fallback ladder.
 //!
 //! A run starts with every expert in play (warmup, softmax routing), moves linearly to sparse routing
 //! (transition) and finishes there (fine-tune). [`Curriculum::plan`] turns the run's [`Progress`] into
 //! one [`Plan`] per iteration; nothing else in the framework reads step counts, so every coefficient
-//! and the learning rate have exactly one writer. No tensors, no clock, no randomness, no I/O.
+//! and the learning rate have exactly one writer. A [`Ladder`] takes from the plan what a run in trouble
+//! should do without: `ladder.limit(curriculum.plan(progress))`. No tensors, no clock, no randomness, no
+//! I/O.
 //!
 //! ```
 //! use gatefold_curriculum::{Curriculum, CurriculumConfig, Phase, Progress, Routing};
@@ -20,22 +22,30 @@
 
 mod config;
 mod curriculum;
+mod experts_kept;
 mod health;
+mod ladder;
+mod ladder_config;
 mod learning_rate;
 mod optional_losses;
 mod phase_tables;
 mod plan;
 mod routing_choice;
+mod rung;
 mod transition_table;
 mod validation;
 
 pub use config::{CurriculumConfig, Schedule, Unit};
 pub use curriculum::{Curriculum, CurriculumState, PhaseEntry, PlannedPhase, Progress};
+pub use experts_kept::experts_kept;
 pub use health::{Health, Held};
+pub use ladder::{Ladder, LadderState, LadderStep, Moment, StepBy};
+pub use ladder_config::LadderConfig;
 pub use learning_rate::{Decay, LearningRate};
 pub use optional_losses::{OptionalConfig, PetSchedule};
 pub use phase_tables::{ConstantConfig, EntropySign, FineTuneConfig, WarmupConfig};
 pub use plan::{Coefficients, Phase, Plan, Routing};
 pub use routing_choice::{FixedRouting, RoutingChoice};
+pub use rung::{Applicable, Rung};
 pub use transition_table::TransitionConfig;
 pub use validation::CurriculumError;

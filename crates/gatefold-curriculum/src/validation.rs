@@ -4,8 +4,9 @@
 use std::ops::RangeInclusive;
 
 use crate::config::{CurriculumConfig, Schedule, Unit};
+use crate::rung::Rung;
 
-/// A mistake in `[curriculum]`: the key, its value, and what would be accepted.
+/// A mistake in `[curriculum]` or `[ladder]`: the key, its value, and what would be accepted.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CurriculumError {
@@ -59,6 +60,28 @@ pub enum CurriculumError {
         warmup_until: f64,
         /// End of the second.
         transition_until: f64,
+    },
+    /// A number of iterations that would never come.
+    #[error("[ladder] {key} = 0: need at least 1 iteration")]
+    NoIterations {
+        /// `patience` or `recovery`.
+        key: &'static str,
+    },
+    /// A ladder that would start below its end.
+    #[error("[ladder] start = \"{start}\": must not lie below lowest = \"{lowest}\"")]
+    StartBelowLowest {
+        /// The first rung.
+        start: Rung,
+        /// The last rung.
+        lowest: Rung,
+    },
+    /// A rung that takes nothing away from the policy at hand.
+    #[error("[ladder] rung \"{rung}\": changes nothing for this policy; it has {accepted}")]
+    RungChangesNothing {
+        /// What was given.
+        rung: Rung,
+        /// The rungs that would be accepted.
+        accepted: String,
     },
 }
 

@@ -1,7 +1,7 @@
 //! The configuration: every key works, every mistake is named, the schema says what is checked.
 
 use gatefold_curriculum::{
-    Curriculum, CurriculumConfig, Health, Plan, Progress, RoutingChoice, Schedule, Unit,
+    Curriculum, CurriculumConfig, Health, LadderConfig, Plan, Progress, RoutingChoice, Schedule, Unit,
 };
 use serde_json::{Value, json};
 
@@ -232,6 +232,20 @@ fn the_schema_documents_every_key_and_states_the_ranges_that_are_checked() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_ladder_documents_every_key_its_range_and_its_default() {
+    let schema = serde_json::to_value(schemars::schema_for!(LadderConfig)).unwrap();
+    let properties = schema["properties"].as_object().unwrap();
+    assert_eq!(properties.len(), 7);
+    for (key, property) in properties {
+        let about = property["description"].as_str().unwrap_or_default();
+        let numeric = property["type"] == "integer";
+        assert_eq!(numeric, property["minimum"].is_number(), "ladder.{key} has no range");
+        assert!(!numeric || about.contains("Range"), "ladder.{key} states no range");
+        check_stated_default(&format!("ladder.{key}"), about, &property["default"]);
     }
 }
 

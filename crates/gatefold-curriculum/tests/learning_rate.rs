@@ -1,6 +1,9 @@
 //! The learning rate's composition: one writer, a closed form, and the faults that must not return.
 
-use gatefold_curriculum::{Curriculum, CurriculumConfig, Decay, Plan, Progress, WarmupConfig};
+use gatefold_curriculum::{
+    Applicable, Curriculum, CurriculumConfig, Decay, Health, Ladder, LadderConfig, LearningRate, Moment,
+    Phase, Plan, Progress, Rung, WarmupConfig,
+};
 
 fn at_steps(env_steps: u64) -> Progress {
     Progress { env_steps, total_steps: 1_000_000, episodes: 0 }
@@ -92,4 +95,74 @@ fn minibatches_above_256_scale_the_rate_by_the_square_root_if_asked() {
         assert_eq!(rate, factor * 1e-4, "minibatch {minibatch}");
         assert_eq!(plan(without.clone(), minibatch, at_steps(0)).learning_rate.at(5000), 1e-4);
     }
+}
+
+/// The rate at an optimizer step, re-derived from the step alone.
+fn closed_form(phase: Phase, env_steps: u64, optimizer_step: u64) -> f64 {
+    let phase_lr = [1e-4, 5e-5, 1e-5][phase.index()];
+    let warmup = f64::min(1.0, (optimizer_step + 1) as f64 / 900.0);
+    let cosine = (1.0 + (std::f64::consts::PI * env_steps as f64 / 1e6).cos()) / 2.0;
+    2.0 * phase_lr * warmup * cosine
+}
+
+/// A warmup of 900 steps; the first phase ends with its 200th, far below its full rate.
+fn warmed_up_over_phases() -> CurriculumConfig {
+    CurriculumConfig {
+        lr_scale: 2.0,
+        lr_warmup_steps: 900,
+        advance_when_healthy: true,
+        ..CurriculumConfig::default()
+    }
+}
+
+/// Every rate of a run of 1000 optimizer steps with phases, one of them late, warmup, cosine, a ladder
+/// that goes all the way down, and a restart before each iteration that `restarts` names.
+fn rates(restarts: impl Fn(u64) -> bool) -> Vec<f64> {
+    let applicable = Applicable { graph: true, router: true, num_experts: 4 };
+    let fresh = || {
+        let ladder = LadderConfig { patience: 3, cooldown: 2, ..LadderConfig::default() };
+        let curriculum = Curriculum::new(warmed_up_over_phases(), 256, 4).unwrap();
+        (curriculum, Ladder::new(ladder, applicable).unwrap())
+    };
+    let (mut curriculum, mut ladder) = fresh();
+    let mut rates = Vec::new();
+    for iteration in 0..100 {
+        if restarts(iteration) {
+            let saved = serde_json::to_string(&(curriculum.state(), ladder.state())).unwrap();
+            let (curriculum_state, ladder_state) = serde_json::from_str(&saved).unwrap();
+            (curriculum, ladder) = fresh();
+            curriculum.restore(curriculum_state);
+            ladder.restore(ladder_state);
+        }
+        let env_steps = iteration * 10_000;
+        let plan = ladder.limit(curriculum.plan(at_steps(env_steps)));
+        for optimizer_step in iteration * 10..(iteration + 1) * 10 {
+            let rate = plan.learning_rate.at(optimizer_step);
+            let expected = closed_form(plan.phase, env_steps, optimizer_step);
+            assert!((rate / expected - 1.0).abs() < 1e-13, "step {optimizer_step}: {rate} for {expected}");
+            rates.push(rate);
+        }
+        let ill = (15..28).contains(&iteration) || (40..60).contains(&iteration);
+        let health = if ill { Health::unhealthy("an alarm") } else { Health::healthy() };
+        curriculum.observe(&health);
+        ladder.observe(Moment { iteration, env_step: env_steps }, &health);
+    }
+    assert!(curriculum.entered()[1].due.is_some(), "the transition was to start late");
+    assert_eq!(ladder.rung(), Rung::V2Routing, "the ladder was to go down");
+    rates
+}
+
+#[test]
+fn a_warmed_up_rate_never_becomes_the_base_of_a_recursive_scheduler() {
+    // The fault: a scheduler multiplies the rate it finds, and what it finds was warmed up to 2/9.
+    let base = 2e-4;
+    let found = LearningRate { phase_rate: base, decay: 1.0, warmup_steps: 900 }.at(199);
+    assert!((found / base - 2.0 / 9.0).abs() < 1e-15, "200 of 900 steps");
+
+    let uninterrupted = rates(|_| false);
+    assert_eq!(rates(|_| true), uninterrupted, "restarted before every iteration");
+    assert_eq!(rates(|iteration| iteration == 20), uninterrupted, "restarted at the end of a phase");
+    // Past warmup the rate is the whole of the phase's, with its decay, not 2/9 of it.
+    let last_phase = 2.0 * 1e-5 * (1.0 + (std::f64::consts::PI * 0.9).cos()) / 2.0;
+    assert!((uninterrupted[900] / last_phase - 1.0).abs() < 1e-13);
 }
