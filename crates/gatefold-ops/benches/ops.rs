@@ -4,8 +4,9 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed, entmax15,
-    expert_linear, gat_attention, linear, norm_relu, ppo_loss, sparsemax, squared_norm,
+    Activation, ActivePairs, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed,
+    entmax15, expert_linear, gat_attention, linear, mix, norm_relu, pack, packed_expert_linear, packed_mix,
+    ppo_loss, sparsemax, squared_norm,
 };
 
 type Train = Autodiff<Flex>;
@@ -152,6 +153,57 @@ mod experts {
     #[divan::bench(args = [1, 2, 4])]
     fn with_backward_composed(bencher: Bencher<'_, '_>, active: usize) {
         run(bencher, active, composed::expert_linear);
+    }
+
+    /// Gates of 256 rows, 1/2 for each of two experts, spread over the first `used` of `experts`.
+    fn two_gates(experts: usize, used: usize) -> Vec<f32> {
+        let mut gates = vec![0.0; 256 * experts];
+        for (row, gates) in gates.chunks_exact_mut(experts).enumerate() {
+            gates[row % used] = 0.5;
+            gates[(row + 1 + row / used) % used] = 0.5;
+        }
+        gates
+    }
+
+    /// One layer of `experts` experts of 128 x 128 on 256 rows, two experts per row, forward and back.
+    fn run_packed(bencher: Bencher<'_, '_>, experts: usize, used: usize) {
+        let (x, w, b) = (leaf([256, 128]), leaf([experts, 128, 128]), leaf([experts, 128]));
+        let gates = two_gates(experts, used);
+        let alpha = Tensor::from_data(TensorData::new(gates.clone(), [256, experts]), &Default::default());
+        let alpha: Matrix<Train> = alpha.require_grad();
+        bencher.bench_local(|| {
+            let pairs = ActivePairs::from_gates(&gates, experts);
+            let packed = pack(x.clone(), &pairs);
+            let y = packed_expert_linear(packed, w.clone(), b.clone(), Activation::Relu, &pairs);
+            black_box(packed_mix(alpha.clone(), y, &pairs).sum().backward())
+        });
+    }
+
+    /// The rows go to all experts: 128 rows each of 4, two rows each of 256.
+    #[divan::bench(args = [4, 16, 64, 256])]
+    fn packed_spread(bencher: Bencher<'_, '_>, experts: usize) {
+        run_packed(bencher, experts, experts);
+    }
+
+    /// The rows go to 4 experts, however many there are.
+    #[divan::bench(args = [4, 16, 64, 256])]
+    fn packed_four_used(bencher: Bencher<'_, '_>, experts: usize) {
+        run_packed(bencher, experts, 4);
+    }
+
+    /// The same with dense storage `[K, B, out]`.
+    #[divan::bench(args = [4, 16, 64, 256])]
+    fn masked_four_used(bencher: Bencher<'_, '_>, experts: usize) {
+        let (x, w, b) = (leaf([1, 256, 128]), leaf([experts, 128, 128]), leaf([experts, 128]));
+        let gates = two_gates(experts, 4);
+        let alpha = Tensor::from_data(TensorData::new(gates.clone(), [256, experts]), &Default::default());
+        let alpha: Matrix<Train> = alpha.require_grad();
+        let active: Vec<bool> =
+            (0..experts * 256).map(|at| gates[at % 256 * experts + at / 256] != 0.0).collect();
+        bencher.bench_local(|| {
+            let y = expert_linear(x.clone(), w.clone(), b.clone(), Activation::Relu, Some(&active));
+            black_box(mix(alpha.clone(), y.swap_dims(0, 1)).sum().backward())
+        });
     }
 }
 

@@ -5,7 +5,7 @@ use burn::tensor::{
     backend::{AutodiffBackend, Backend},
 };
 
-use crate::{Activation, AdamwStep, GatEdges, PpoBatch, PpoLossConfig, composed};
+use crate::{Activation, ActivePairs, AdamwStep, GatEdges, PpoBatch, PpoLossConfig, composed};
 
 /// A Burn backend with this crate's operations.
 ///
@@ -82,6 +82,27 @@ pub trait OpsBackend: Backend {
     /// See [`crate::mix`].
     fn mix(weights: Tensor<Self, 2>, items: Tensor<Self, 3>) -> Tensor<Self, 2> {
         composed::mix(weights, items)
+    }
+
+    /// See [`crate::pack`].
+    fn pack(x: Tensor<Self, 2>, pairs: &ActivePairs) -> Tensor<Self, 2> {
+        composed::pack(x, pairs)
+    }
+
+    /// See [`crate::packed_expert_linear`].
+    fn packed_expert_linear(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 3>,
+        bias: Tensor<Self, 2>,
+        act: Activation,
+        pairs: &ActivePairs,
+    ) -> Tensor<Self, 2> {
+        composed::packed_expert_linear(x, weight, bias, act, pairs)
+    }
+
+    /// See [`crate::packed_mix`].
+    fn packed_mix(weights: Tensor<Self, 2>, items: Tensor<Self, 2>, pairs: &ActivePairs) -> Tensor<Self, 2> {
+        composed::packed_mix(weights, items, pairs)
     }
 
     /// See [`crate::expert_linear`].

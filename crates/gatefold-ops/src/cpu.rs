@@ -14,6 +14,8 @@ mod math;
 mod microkernel;
 mod mix;
 mod norm_relu;
+mod packed;
+mod packed_linear;
 mod ppo_loss;
 mod scratch;
 mod sgemm;
@@ -28,7 +30,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use crate::{Activation, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, composed};
+use crate::{Activation, ActivePairs, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, composed};
 use flat::{unwrap, wrap};
 
 /// Whether all tensors hold `f32`: the fused kernels know nothing else.
@@ -38,7 +40,7 @@ macro_rules! all_f32 {
 
 /// The methods that differ only in which entry of the kernel's module they call.
 macro_rules! fused_operations {
-    ($entry:ident $(, $checkpoints:ident)?) => {
+    ($entry:ident, $pack:ident, $packed_mix:ident $(, $checkpoints:ident)?) => {
         fn linear_act(
             x: Tensor<Self, 2>,
             weight: Tensor<Self, 2>,
@@ -84,6 +86,34 @@ macro_rules! fused_operations {
             wrap(expert_linear::$entry$(::<$checkpoints>)?(inputs, act, active))
         }
 
+        fn pack(x: Tensor<Self, 2>, pairs: &ActivePairs) -> Tensor<Self, 2> {
+            if !all_f32!(x) {
+                return composed::pack(x, pairs);
+            }
+            wrap(packed::$pack$(::<$checkpoints>)?(unwrap(x), pairs))
+        }
+
+        fn packed_expert_linear(
+            x: Tensor<Self, 2>,
+            weight: Tensor<Self, 3>,
+            bias: Tensor<Self, 2>,
+            act: Activation,
+            pairs: &ActivePairs,
+        ) -> Tensor<Self, 2> {
+            if !all_f32!(x, weight, bias) {
+                return composed::packed_expert_linear(x, weight, bias, act, pairs);
+            }
+            let inputs = [unwrap(x), unwrap(weight), unwrap(bias)];
+            wrap(packed_linear::$entry$(::<$checkpoints>)?(inputs, act, pairs))
+        }
+
+        fn packed_mix(weights: Tensor<Self, 2>, items: Tensor<Self, 2>, pairs: &ActivePairs) -> Tensor<Self, 2> {
+            if !all_f32!(weights, items) {
+                return composed::packed_mix(weights, items, pairs);
+            }
+            wrap(packed::$packed_mix$(::<$checkpoints>)?(unwrap(weights), unwrap(items), pairs))
+        }
+
         fn entmax15(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
             if !all_f32!(z) {
                 return composed::entmax15(z, temperature);
@@ -108,7 +138,7 @@ macro_rules! batch_is_f32 {
 }
 
 impl OpsBackend for Flex {
-    fused_operations!(flex);
+    fused_operations!(flex, flex_pack, flex_mix);
 
     fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
         if !all_f32!(z) {
@@ -182,7 +212,7 @@ impl OpsBackend for Flex {
 
 // An optimizer step has no gradient, so `adamw_step` and `squared_norm` stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
-    fused_operations!(autodiff, C);
+    fused_operations!(autodiff, autodiff_pack, autodiff_mix, C);
 
     fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
         Flex::all_masked_row(&z.clone().inner())

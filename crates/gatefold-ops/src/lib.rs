@@ -9,6 +9,7 @@
 //! stands in the batch, however many rows there are and however many threads run. They may differ
 //! between SIMD levels; [`simd_level`] says which one this process uses.
 
+mod active_pairs;
 mod adamw;
 mod all_masked;
 mod backend;
@@ -25,10 +26,12 @@ mod linear;
 mod masked_softmax;
 mod mix;
 mod norm_relu;
+mod packed;
 mod ppo_loss;
 mod softmax;
 mod sparsemax;
 
+pub use active_pairs::ActivePairs;
 pub use adamw::{AdamwStep, adamw_step, squared_norm};
 pub use all_masked::AllMasked;
 pub use backend::{OpsAutodiffBackend, OpsBackend};
@@ -42,6 +45,7 @@ pub use linear::{Activation, linear};
 pub use masked_softmax::{log_softmax_row, masked_log_softmax};
 pub use mix::mix;
 pub use norm_relu::norm_relu;
+pub use packed::{pack, packed_expert_linear, packed_mix};
 pub use ppo_loss::{PpoBatch, PpoLossConfig, ppo_loss, ppo_stats};
 pub use softmax::softmax;
 pub use sparsemax::sparsemax;
@@ -57,6 +61,9 @@ pub mod composed {
     pub use crate::linear::composed as linear;
     pub use crate::mix::composed as mix;
     pub use crate::norm_relu::composed as norm_relu;
+    pub use crate::packed::{
+        composed_linear as packed_expert_linear, composed_mix as packed_mix, composed_pack as pack,
+    };
     pub use crate::ppo_loss::composed as ppo_loss;
     pub use crate::sparsemax::composed as sparsemax;
 }

@@ -115,7 +115,14 @@ pub(super) struct Gradient {
     pub(super) bias: Vec<f32>,
 }
 
-/// The backward pass, chunk by chunk, so that what one chunk needs stays in cache.
+/// Where [`backward_into`] writes; an empty slice where a gradient is not wanted.
+pub(super) struct Into<'a> {
+    pub(super) input: &'a mut [f32],
+    pub(super) weight: &'a mut [f32],
+    pub(super) bias: &'a mut [f32],
+}
+
+/// The backward pass into new memory.
 pub(super) fn backward(
     x: &[f32],
     weight: &[f32],
@@ -125,32 +132,48 @@ pub(super) fn backward(
     act: Activation,
     wanted: Wanted,
 ) -> Gradient {
-    let mut input = vec![0.0; if wanted.input { rows * inputs } else { 0 }];
-    let panels = wanted.input.then(|| Panels::new(Matrix::new(weight, inputs, outputs).t(), rows));
-    let mut rest = input.as_mut_slice();
-    let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
-    for first in (0..rows).step_by(CHUNK) {
-        let end = rows.min(first + CHUNK);
-        let size = if wanted.input { (end - first) * inputs } else { 0 };
-        let (own, others) = rest.split_at_mut(size);
-        rest = others;
-        tasks.push((first, end, own));
-    }
-    let flops = 4 * rows * inputs * outputs;
-    let parts = map_tasks(tasks, flops, |(first, end, input)| {
+    let zeros = |wanted: bool, size: usize| vec![0.0; if wanted { size } else { 0 }];
+    let mut gradient = Gradient {
+        input: zeros(wanted.input, rows * inputs),
+        weight: zeros(wanted.weight, inputs * outputs),
+        bias: zeros(wanted.bias, outputs),
+    };
+    let Gradient { input, weight: d_weight, bias } = &mut gradient;
+    let into = Into { input, weight: d_weight, bias };
+    backward_into(x, weight, y, g, [rows, inputs, outputs], act, into);
+    gradient
+}
+
+/// The backward pass, chunk by chunk, so that what one chunk needs stays in cache. What it writes to
+/// must hold zeros.
+pub(super) fn backward_into(
+    x: &[f32],
+    weight: &[f32],
+    y: &[f32],
+    g: &[f32],
+    [rows, inputs, outputs]: [usize; 3],
+    act: Activation,
+    into: Into<'_>,
+) {
+    let (wants_input, wants_weight) = (!into.input.is_empty(), !into.weight.is_empty());
+    let wants_bias = !into.bias.is_empty();
+    let panels = wants_input.then(|| Panels::new(Matrix::new(weight, inputs, outputs).t(), rows));
+    // The bias is summed beside an activation's gradient whether wanted or not.
+    let mut unwanted = Scratch::new(if wants_bias { 0 } else { outputs });
+    let whole_bias: &mut [f32] = if wants_bias { into.bias } else { &mut unwanted };
+    let chunk = |first: usize, end: usize, [input, d_weight, bias]: [&mut [f32]; 3]| {
         let count = end - first;
         let (y, g) = (&y[first * outputs..end * outputs], &g[first * outputs..end * outputs]);
-        let mut bias = vec![0.0; outputs];
         let mut buffer;
         let dz = if act == Activation::Identity {
-            if wanted.bias && outputs > 0 {
-                add_rows(g, &mut bias);
+            if wants_bias {
+                add_rows(g, bias);
             }
             g
         } else {
             buffer = Scratch::new(count * outputs);
             if outputs > 0 {
-                activation_gradient(act, y, g, &mut buffer, &mut bias);
+                activation_gradient(act, y, g, &mut buffer, bias);
             }
             &buffer
         };
@@ -158,16 +181,32 @@ pub(super) fn backward(
         if let Some(panels) = &panels {
             gemm(level(), dz, panels, Init::Zero, input, |_| {});
         }
-        let mut part = vec![0.0; if wanted.weight { inputs * outputs } else { 0 }];
-        if wanted.weight {
+        if wants_weight {
             let x = Matrix::new(&x[first * inputs..end * inputs], count, inputs);
-            gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Zero, &mut part, |_| {});
+            gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Zero, d_weight, |_| {});
         }
+    };
+    if rows <= CHUNK {
+        chunk(0, rows, [into.input, into.weight, whole_bias]);
+        return;
+    }
+    let mut rest = into.input;
+    let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
+    for first in (0..rows).step_by(CHUNK) {
+        let end = rows.min(first + CHUNK);
+        let own;
+        (own, rest) = rest.split_at_mut(if wants_input { (end - first) * inputs } else { 0 });
+        tasks.push((first, end, own));
+    }
+    let flops = 4 * rows * inputs * outputs;
+    let parts = map_tasks(tasks, flops, |(first, end, input)| {
+        let (mut part, mut bias) = (vec![0.0; into.weight.len()], vec![0.0; outputs]);
+        chunk(first, end, [input, &mut part, &mut bias]);
         (part, bias)
     });
     let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    let size = if wanted.weight { inputs * outputs } else { 0 };
-    Gradient { input, weight: add_parts(weights, size), bias: add_parts(biases, outputs) }
+    into.weight.copy_from_slice(&add_parts(weights, into.weight.len()));
+    whole_bias.copy_from_slice(&add_parts(biases, outputs));
 }
 
 /// The fused operation on plain tensors; returns the row-major inputs too, for the backward pass.

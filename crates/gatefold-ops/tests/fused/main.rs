@@ -7,6 +7,7 @@ mod experts;
 mod gat;
 mod linear;
 mod norm_relu;
+mod packed;
 mod ppo_loss;
 mod sparsemax;
 mod support;

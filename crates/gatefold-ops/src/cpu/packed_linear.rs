@@ -1,0 +1,131 @@
+//! The linear layers of K experts on packed rows, and their backward pass.
+//!
+//! An expert's rows lie side by side, so each expert is one call of the linear kernel, which reads and
+//! writes them in place.
+
+// K experts, P pairs, I inputs, O outputs
+
+use burn::backend::{
+    Flex,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    flex::FlexTensor,
+};
+
+use super::{
+    chunks::map_tasks,
+    flat::{Tracked, dims, floats, row_major, tensor},
+    linear,
+};
+use crate::{Activation, ActivePairs};
+
+/// What the backward pass needs.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    x: FlexTensor,
+    weight: FlexTensor,
+    y: FlexTensor,
+    act: Activation,
+    pairs: ActivePairs,
+}
+
+/// Experts that have rows.
+fn busy(pairs: &ActivePairs) -> impl Iterator<Item = usize> {
+    (0..pairs.num_experts()).filter(|&expert| !pairs.of_expert(expert).is_empty())
+}
+
+fn run([x, weight, bias]: [FlexTensor; 3], act: Activation, pairs: &ActivePairs) -> (State, FlexTensor) {
+    let [x, weight, bias] = [x, weight, bias].map(row_major);
+    let [_, inputs, outputs] = dims(&weight);
+    let mut y = vec![0.0; pairs.len() * outputs];
+    let mut rest = y.as_mut_slice();
+    let mut tasks = Vec::new();
+    for expert in busy(pairs) {
+        let own;
+        (own, rest) = rest.split_at_mut(pairs.of_expert(expert).len() * outputs);
+        tasks.push((expert, own));
+    }
+    map_tasks(tasks, 2 * pairs.len() * inputs * outputs, |(expert, y)| {
+        let own = pairs.of_expert(expert);
+        let x = &floats(&x)[own.start * inputs..own.end * inputs];
+        let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
+        let bias = &floats(&bias)[expert * outputs..][..outputs];
+        linear::forward(x, weight, bias, [own.len(), inputs, outputs], act, y);
+    });
+    let y = tensor(y, [pairs.len(), outputs]);
+    (State { x, weight, y: y.clone(), act, pairs: pairs.clone() }, y)
+}
+
+/// [`crate::packed_expert_linear`] on Flex.
+pub(super) fn flex(inputs: [FlexTensor; 3], act: Activation, pairs: &ActivePairs) -> FlexTensor {
+    run(inputs, act, pairs).1
+}
+
+#[derive(Debug)]
+struct PackedLinear;
+
+impl Backward<Flex, 3> for PackedLinear {
+    type State = State;
+
+    fn backward(self, ops: Ops<State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let g = row_major(grads.consume::<Flex>(&ops.node));
+        let State { x, weight, y, act, pairs } = ops.state;
+        let [experts, inputs, outputs] = dims(&weight);
+        let [x_node, weight_node, bias_node] = ops.parents;
+        let size = |wanted: bool, size: usize| if wanted { size } else { 0 };
+        let x_width = size(x_node.is_some(), inputs);
+        let weight_size = size(weight_node.is_some(), inputs * outputs);
+        let bias_size = size(bias_node.is_some(), outputs);
+        // An expert without rows keeps its zeros.
+        let mut d_x = vec![0.0; pairs.len() * x_width];
+        let mut d_weight = vec![0.0; experts * weight_size];
+        let mut d_bias = vec![0.0; experts * bias_size];
+        let mut rest = (d_x.as_mut_slice(), d_weight.as_mut_slice(), d_bias.as_mut_slice());
+        let mut tasks = Vec::new();
+        for expert in 0..experts {
+            let rows = pairs.of_expert(expert).len();
+            let own;
+            (own, rest) = {
+                let (x, x_rest) = rest.0.split_at_mut(rows * x_width);
+                let (weight, weight_rest) = rest.1.split_at_mut(weight_size);
+                let (bias, bias_rest) = rest.2.split_at_mut(bias_size);
+                (linear::Into { input: x, weight, bias }, (x_rest, weight_rest, bias_rest))
+            };
+            if rows > 0 {
+                tasks.push((expert, own));
+            }
+        }
+        map_tasks(tasks, 4 * pairs.len() * inputs * outputs, |(expert, into)| {
+            let own = pairs.of_expert(expert);
+            let of = |t, width| &floats(t)[own.start * width..own.end * width];
+            let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
+            let shape = [own.len(), inputs, outputs];
+            linear::backward_into(of(&x, inputs), weight, of(&y, outputs), of(&g, outputs), shape, act, into);
+        });
+        if let Some(node) = x_node {
+            grads.register::<Flex>(node.id, tensor(d_x, [pairs.len(), inputs]));
+        }
+        if let Some(node) = weight_node {
+            grads.register::<Flex>(node.id, tensor(d_weight, [experts, inputs, outputs]));
+        }
+        if let Some(node) = bias_node {
+            grads.register::<Flex>(node.id, tensor(d_bias, [experts, outputs]));
+        }
+    }
+}
+
+/// [`crate::packed_expert_linear`] on Flex with its gradient.
+pub(super) fn autodiff<C: CheckpointStrategy>(
+    [x, weight, bias]: [Tracked<C>; 3],
+    act: Activation,
+    pairs: &ActivePairs,
+) -> Tracked<C> {
+    let (state, y) = run([x.primitive, weight.primitive, bias.primitive], act, pairs);
+    match PackedLinear.prepare::<C>([x.node, weight.node, bias.node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(state, y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
