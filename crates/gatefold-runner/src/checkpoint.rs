@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) use find::FOLDER;
-pub use find::{Best, Found, Verdict, best, hash, latest, list, load, open, verify};
+pub use find::{Best, Found, Verdict, best, hash, latest, list, load, open, open_best, verify};
 pub use gatefold_optim::NamedTensor;
 pub use store::CheckpointStore;
 pub(crate) use transaction::{make_folder, sync_parent, write_file};

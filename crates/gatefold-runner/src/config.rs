@@ -161,8 +161,9 @@ impl ExperimentConfig {
         }
         if self.eval.seed == self.run.seed {
             return Err(format!(
-                "[eval] seed = {}: must differ from run.seed, or evaluation replays the training's episodes",
-                self.eval.seed
+                "[eval] seed = {seed}: must differ from run.seed = {seed} (--seed), or evaluation replays the \
+                 training's episodes",
+                seed = self.eval.seed
             ));
         }
         self.policy.validate().map_err(|e| e.to_string())?;

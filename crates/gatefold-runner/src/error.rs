@@ -57,17 +57,15 @@ pub enum RunError {
 
     /// A folder where an experiment file is needed.
     #[error("{}: this is a folder: need an experiment file", path.display())]
-    #[diagnostic(help("{remedy}"))]
+    #[diagnostic(help("give a file such as experiments/quickstart.toml, or the config.toml of a run"))]
     NotAFile {
         /// The folder.
         path: PathBuf,
-        /// What to give instead.
-        remedy: String,
     },
 
     /// A run directory that already holds something.
     #[error("{}: not empty: need an empty or absent folder for a new run", path.display())]
-    #[diagnostic(help("nothing is ever written over; {}", instead(path, *is_run)))]
+    #[diagnostic(help("{}: nothing is ever written over", instead(path, *is_run)))]
     NotEmpty {
         /// The folder.
         path: PathBuf,
@@ -171,8 +169,8 @@ impl RunError {
 
 fn instead(path: &Path, is_run: bool) -> String {
     match is_run {
-        true => format!("give another --run-dir, or go on with it: `gatefold resume {}`", path.display()),
-        false => "give another --run-dir; this folder holds no run".to_string(),
+        true => format!("go on with `gatefold resume {}`, or give another --run-dir", path.display()),
+        false => "this folder holds no run; give another --run-dir".to_string(),
     }
 }
 

@@ -6,8 +6,9 @@ use gatefold_env::{EnvEntry, Params};
 use toml::{Table, Value};
 
 use crate::config::ExperimentConfig;
+use crate::contradiction::{also_at_fault, check_routed};
 use crate::error::{ConfigError, RunError};
-use crate::overrides::{Override, lookup, merge};
+use crate::overrides::{Override, lookup, merge, parse_all};
 use crate::presets::Preset;
 use crate::schema::{
     Fault, Key, Part, check, check_required, defaults_text, experiment_schema, nearest, option_defaults,
@@ -17,21 +18,29 @@ use crate::source_text::SourceText;
 
 /// Reads an experiment file and lays `key=value` overrides over it.
 ///
-/// A run that names itself nowhere is named after the file.
+/// A run that names itself nowhere is named after the file. What a file asks for and cannot have is
+/// refused here, where a person wrote it; [`resolve`] takes it as a comparison that leaves parts out.
 pub fn load(path: &Path, overrides: &[String], entries: &[EnvEntry]) -> Result<ExperimentConfig, RunError> {
+    if path.is_dir() {
+        return Err(RunError::NotAFile { path: path.to_path_buf() });
+    }
     let text = std::fs::read_to_string(path).map_err(|e| RunError::io(path, "read", e))?;
-    let mut config = resolve(&path.display().to_string(), &text, overrides, entries)?;
+    let layers = Layers::read(&path.display().to_string(), &text, overrides)?;
+    let mut config = layers.resolve(entries)?;
+    check_routed(&config, &layers.given, &layers.defaults()).map_err(|reason| layers.misfit(&reason))?;
     if config.run.name.is_none() {
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        config.run.name = stem.filter(|name| named(&config, name).validate().is_ok());
+        config.run.name = Some(folder_name(&stem.unwrap_or_default()));
     }
     Ok(config)
 }
 
-fn named(config: &ExperimentConfig, name: &str) -> ExperimentConfig {
-    let mut config = config.clone();
-    config.run.name = Some(name.to_string());
-    config
+/// The stem of a file as [`RunConfig::name`](crate::RunConfig::name) takes it: `-` for what it does not.
+fn folder_name(stem: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = stem.chars().map(plain).collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() { "unnamed".to_string() } else { name.to_string() }
 }
 
 /// Resolves the text of an experiment file; `name` is the file, for messages.
@@ -41,27 +50,7 @@ pub fn resolve(
     overrides: &[String],
     entries: &[EnvEntry],
 ) -> Result<ExperimentConfig, RunError> {
-    let file = SourceText::parse(name, text)?;
-    let overrides =
-        overrides.iter().map(|argument| Override::parse(argument)).collect::<Result<Vec<_>, _>>()?;
-    let mut given = file.table.clone();
-    overrides.iter().for_each(|change| merge(&mut given, change.table()));
-    let layers = Layers { file, overrides, given };
-
-    let entry = layers.environment(entries)?;
-    let schema = experiment_schema(entry);
-    check(&layers.file.table, &schema).map_err(|fault| layers.file.fault(fault))?;
-    for change in &layers.overrides {
-        check(&change.table(), &schema).map_err(command_line)?;
-    }
-    let merged = layers.merge(entry, &schema)?;
-    let config: ExperimentConfig =
-        Value::Table(merged).try_into().map_err(|e: toml::de::Error| layers.misfit(e.message()))?;
-    config.validate().map_err(|reason| layers.misfit(&reason))?;
-    if let Some(entry) = entry {
-        check_environment(&config, entry).map_err(|reason| layers.misfit(&reason))?;
-    }
-    Ok(config)
+    Layers::read(name, text, overrides)?.resolve(entries)
 }
 
 /// What one environment, built for its spec, says about its options and the policy.
@@ -108,6 +97,50 @@ struct Layers {
 }
 
 impl Layers {
+    fn read(name: &str, text: &str, overrides: &[String]) -> Result<Self, Box<ConfigError>> {
+        let file = SourceText::parse(name, text)?;
+        let overrides = parse_all(overrides)?;
+        let mut given = file.table.clone();
+        overrides.iter().for_each(|change| merge(&mut given, change.table()));
+        Ok(Self { file, overrides, given })
+    }
+
+    fn resolve(&self, entries: &[EnvEntry]) -> Result<ExperimentConfig, RunError> {
+        let entry = self.environment(entries)?;
+        let schema = experiment_schema(entry);
+        check(&self.file.table, &schema).map_err(|fault| self.file.fault(fault))?;
+        for change in &self.overrides {
+            check(&change.table(), &schema).map_err(command_line)?;
+        }
+        let merged = self.merge(entry, &schema)?;
+        let config: ExperimentConfig =
+            Value::Table(merged).try_into().map_err(|e: toml::de::Error| self.misfit(e.message()))?;
+        config.validate().map_err(|reason| self.misfit(&reason))?;
+        if let Some(entry) = entry {
+            check_environment(&config, entry).map_err(|reason| self.misfit(&reason))?;
+        }
+        Ok(config)
+    }
+
+    /// What holds where neither file nor overrides say anything: defaults with the preset over them.
+    fn defaults(&self) -> Table {
+        let mut defaults = to_table(&ExperimentConfig::new("", ""));
+        if let Some(preset) = self.preset() {
+            merge(&mut defaults, preset.table());
+        }
+        defaults
+    }
+
+    fn preset(&self) -> Option<Preset> {
+        let name = lookup(&self.given, "preset")?.as_str()?;
+        Some(
+            Preset::ALL
+                .into_iter()
+                .find(|preset| preset.name() == name)
+                .expect("the schema knows the presets"),
+        )
+    }
+
     /// The error at a key, pointing to the layer that set it.
     fn error(&self, fault: Fault) -> Box<ConfigError> {
         let sets = |change: &Override| {
@@ -126,11 +159,7 @@ impl Layers {
     }
 
     fn merge(&self, entry: Option<&EnvEntry>, schema: &Key) -> Result<Table, Box<ConfigError>> {
-        let mut merged = Table::new();
-        if let Some(Value::String(name)) = lookup(&self.given, "preset") {
-            let preset = Preset::ALL.into_iter().find(|preset| preset.name() == name);
-            merged = preset.expect("the schema knows the presets").table();
-        }
+        let mut merged = self.preset().map_or_else(Table::new, Preset::table);
         if let Some(entry) = entry {
             merge(&mut merged, Table::from_iter([("env".to_string(), option_defaults(entry).into())]));
         }
@@ -141,9 +170,16 @@ impl Layers {
 
     /// The error for what an owner says about its settings: `[section] key = value: reason`.
     fn misfit(&self, reason: &str) -> Box<ConfigError> {
-        let key = dotted_key(reason);
+        let (mut key, mut message, mut help) = (dotted_key(reason), reason.to_string(), None);
+        if lookup(&self.given, &key).is_none()
+            && let Some((other, value)) = also_at_fault(reason, &key, &self.given)
+        {
+            message = format!("{other} = {value}: does not go with {reason}");
+            help = Some(format!("change {other} or {key}"));
+            key = other;
+        }
         let part = if self.file.sets(&key) { Part::Value } else { Part::Key };
-        self.error(Fault { key, message: reason.to_string(), help: None, part })
+        self.error(Fault { key, message, help, part })
     }
 }
 

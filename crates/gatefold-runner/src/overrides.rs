@@ -57,6 +57,11 @@ impl Override {
     }
 }
 
+/// Reads every `key=value`, or fails at the first that is none.
+pub(crate) fn parse_all(arguments: &[String]) -> Result<Vec<Override>, Box<ConfigError>> {
+    arguments.iter().map(|argument| Override::parse(argument)).collect()
+}
+
 /// Lays `upper` over `lower`: tables merge key by key, everything else is replaced.
 pub(crate) fn merge(lower: &mut Table, upper: Table) {
     for (key, value) in upper {
@@ -77,6 +82,22 @@ pub(crate) fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
         (Value::Table(inner), Some(rest)) => lookup(inner, rest),
         _ => None,
     }
+}
+
+/// All values that are no tables, under their dotted keys.
+pub(crate) fn leaves(table: &Table) -> Vec<(String, Value)> {
+    fn walk(table: &Table, path: &str, found: &mut Vec<(String, Value)>) {
+        for (name, value) in table {
+            let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            match value {
+                Value::Table(inner) => walk(inner, &key, found),
+                value => found.push((key, value.clone())),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(table, "", &mut found);
+    found
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use crate::config::ExperimentConfig;
 use crate::error::RunError;
 use crate::layers::to_table;
+use crate::overrides::{Override, leaves, lookup};
 
 /// Keys, or whole tables, that do not shape the state a checkpoint holds.
 pub const CHANGEABLE: [&str; 9] = [
@@ -59,22 +60,30 @@ pub fn config_hash(config: &ExperimentConfig) -> String {
     crate::checkpoint::hex(&hasher.finalize())
 }
 
-/// The keys outside [`CHANGEABLE`], dotted, in order.
-fn fixed_keys(config: &ExperimentConfig) -> Vec<(String, Value)> {
-    fn walk(table: &Table, path: &str, found: &mut Vec<(String, Value)>) {
-        for (name, value) in table {
-            let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            if CHANGEABLE.contains(&key.as_str()) {
-                continue;
-            }
-            match value {
-                Value::Table(inner) => walk(inner, &key, found),
-                value => found.push((key, value.clone())),
-            }
+/// Fails at the first override that would change a key of the run at `path` which a resumed run may
+/// not change. `saved` is the run's configuration; keys that it lacks are left to other checks.
+pub(crate) fn check_overrides(path: &Path, saved: &Table, overrides: &[Override]) -> Result<(), RunError> {
+    let number = |value: &Value| value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64));
+    for (key, now) in overrides.iter().flat_map(|change| leaves(&change.table())) {
+        let Some(saved) = lookup(saved, &key).filter(|_| !is_changeable(&key)) else { continue };
+        if *saved != now && (number(saved).is_none() || number(saved) != number(&now)) {
+            let (saved, now) = (saved.to_string(), now.to_string());
+            return Err(RunError::OtherConfiguration { path: path.to_path_buf(), key, saved, now });
         }
     }
-    let mut found = Vec::new();
-    walk(&to_table(config), "", &mut found);
+    Ok(())
+}
+
+fn is_changeable(key: &str) -> bool {
+    let within =
+        |table: &str| key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    CHANGEABLE.iter().any(|table| within(table))
+}
+
+/// The keys outside [`CHANGEABLE`], dotted, in order.
+fn fixed_keys(config: &ExperimentConfig) -> Vec<(String, Value)> {
+    let mut found = leaves(&to_table(config));
+    found.retain(|(key, _)| !is_changeable(key));
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     found
 }

@@ -10,8 +10,10 @@ use gatefold_env::EnvEntry;
 use crate::checkpoint;
 use crate::config::ExperimentConfig;
 use crate::error::RunError;
-use crate::layers::{load, to_toml};
+use crate::layers::{resolve, to_table, to_toml};
 use crate::options::RunOptions;
+use crate::overrides::parse_all;
+use crate::resume_keys::check_overrides;
 use crate::summary::Summary;
 
 const CONFIG: &str = "config.toml";
@@ -93,7 +95,12 @@ pub fn read_config(
     entries: &[EnvEntry],
 ) -> Result<ExperimentConfig, RunError> {
     require_run(run)?;
-    load(&run.join(CONFIG), overrides, entries)
+    let path = run.join(CONFIG);
+    let text = fs::read_to_string(&path).map_err(|e| RunError::io(&path, "read", e))?;
+    let name = path.display().to_string();
+    let saved = resolve(&name, &text, &[], entries)?;
+    check_overrides(run, &to_table(&saved), &parse_all(overrides)?)?;
+    resolve(&name, &text, overrides, entries)
 }
 
 fn require_run(path: &Path) -> Result<(), RunError> {

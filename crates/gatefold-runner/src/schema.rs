@@ -188,7 +188,8 @@ impl Key {
                 )
             }
             Kind::Number { min, max, .. } => {
-                format!("a number{}", range(min.is_finite().then_some(min), max.is_finite().then_some(max)))
+                let limit = |limit: &f64| limit.is_finite().then(|| shown_number(*limit));
+                format!("a number{}", range(limit(min), limit(max)))
             }
             Kind::Text => "a string".to_string(),
             Kind::Choice(choices) => {
@@ -202,6 +203,12 @@ impl Key {
             Kind::Any => "a value that its owner accepts".to_string(),
         }
     }
+}
+
+/// A number in few characters: `0.001`, `1e-12`, `1e39`.
+fn shown_number(number: f64) -> String {
+    let (plain, short) = (number.to_string(), format!("{number:e}"));
+    if plain.len() > 8 && short.len() < plain.len() { short } else { plain }
 }
 
 fn range<N: std::fmt::Display>(min: Option<N>, max: Option<N>) -> String {

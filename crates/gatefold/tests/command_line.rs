@@ -11,10 +11,16 @@ struct Ran {
 }
 
 fn gatefold_in(folder: &Path, arguments: &[&str]) -> Ran {
+    gatefold_with("", folder, arguments)
+}
+
+/// With a value of the environment variable `GATEFOLD_SIMD`.
+fn gatefold_with(simd: &str, folder: &Path, arguments: &[&str]) -> Ran {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_gatefold"))
         .args(arguments)
         .current_dir(folder)
         .env_remove("NO_COLOR")
+        .env("GATEFOLD_SIMD", simd)
         .output()
         .expect("the binary starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
@@ -52,7 +58,7 @@ fn without_arguments_help_shows_the_quickstart() {
 
 #[test]
 fn every_mistake_ends_with_code_2_and_one_message() {
-    let cases: [(&str, &[&str], &[&str]); 13] = [
+    let cases: [(&str, &[&str], &[&str]); 15] = [
         (CORRIDOR, &["train", "y.toml"], &["y.toml: cannot read: it does not exist"]),
         (CORRIDOR, &["train", "x.toml", "ppo.clpi=1"], &["ppo.clpi", "did you mean `clip`?"]),
         (
@@ -60,10 +66,16 @@ fn every_mistake_ends_with_code_2_and_one_message() {
             &["train", "x.toml", "--run-dir", "x.toml"],
             &["x.toml: this is a file: need a folder", "--run-dir runs/mine"],
         ),
-        (CORRIDOR, &["train", "x.toml", "--run-dir", "."], &["not empty", "--run-dir"]),
+        (CORRIDOR, &["train", "x.toml", "--run-dir", "."], &["not empty", "holds no run", "--run-dir"]),
         (CORRIDOR, &["train", "x.toml", "--device", "tpu"], &["tpu", "cpu, cuda"]),
         (CORRIDOR, &["train", "x.toml", "--threads", "0"], &["0", "--threads"]),
-        (CORRIDOR, &["resume", "x.toml"], &["x.toml: not a run directory"]),
+        (CORRIDOR, &["resume", "x.toml"], &["x.toml: not a run directory: it is a file"]),
+        (
+            CORRIDOR,
+            &["resume", "."],
+            &[".: not a run directory: there is no config.toml in it", "`train` named"],
+        ),
+        (CORRIDOR, &["config", "check", "."], &[".: this is a folder: need an experiment file"]),
         (CORRIDOR, &["eval", "nowhere", "--episodes", "1"], &["nowhere", "does not exist"]),
         (CORRIDOR, &["checkpoint", "hash", "."], &[".: no usable checkpoint"]),
         (CORRIDOR, &["env", "check", "corridoor"], &["unknown environment", "did you mean \"corridor\"?"]),
@@ -74,6 +86,84 @@ fn every_mistake_ends_with_code_2_and_one_message() {
     for (text, arguments, expected) in cases {
         refused(text, arguments, expected);
     }
+}
+
+#[test]
+fn numbers_that_cannot_be_are_told_with_what_could() {
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["--seed", "-1"], &["'-1'", "--seed", "need a whole number from 0 to 9223372036854775807"]),
+        (&["--seed", "9223372036854775808"], &["--seed", "need a whole number from 0"]),
+        (&["--threads", "-2"], &["--threads", "need a whole number from 1 to 1024"]),
+        (&["ppo.num_steps=-5"], &["command line: ppo.num_steps = -5: need a whole number from 1 to 1048576"]),
+        (&["ppo.num_steps=9e99"], &["ppo.num_steps = 9e99: need a whole number"]),
+        (&["ppo.max_grad_norm=1e39"], &["ppo.max_grad_norm = 1e39", "single precision", "3.4028235e38"]),
+        (&["optimizer.eps=1e-50"], &["optimizer.eps = 1e-50", "from 1e-12 to 1", "make 0 of it"]),
+        (&["ppo.max_grad_norm=16777217"], &["ppo.max_grad_norm = 16777217", "would make 16777216 of it"]),
+        (
+            &["--seed", "7777777"],
+            &["run.seed = 7777777", "eval", "7777777: must differ", "change run.seed or eval.seed"],
+        ),
+    ];
+    for (arguments, expected) in cases {
+        refused(CORRIDOR, &[&["train", "x.toml"], arguments].concat(), expected);
+    }
+}
+
+#[test]
+fn keys_that_do_not_go_together_are_both_named_and_the_one_that_was_set_is_blamed() {
+    let cases: [(&[&str], &[&str]); 6] = [
+        (
+            &["policy.gat.heads=5"],
+            &[
+                "command line: policy.gat.heads = 5",
+                "hidden = 64",
+                "change policy.gat.heads or policy.gat.hidden",
+            ],
+        ),
+        (&["run.num_envs=1"], &["command line: run.num_envs = 1", "minibatch = 256: need 2..=128"]),
+        (&["eval.seed=1"], &["command line: [eval] seed = 1: must differ from run.seed = 1"]),
+        (
+            &["policy.architecture=mlp", "curriculum.routing=sparsemax"],
+            &["curriculum.routing = \"sparsemax\"", "policy.architecture = \"mlp\" has no router"],
+        ),
+        (
+            &["policy.experts=[\"only\"]", "curriculum.warmup.routing=uniform"],
+            &["curriculum.warmup.routing = \"uniform\"", "policy.experts names one"],
+        ),
+        (
+            &["preset=cleanrl", "curriculum.constant.routing=softmax"],
+            &["curriculum.constant.routing = \"softmax\"", "policy.architecture = \"mlp\""],
+        ),
+    ];
+    for (arguments, expected) in cases {
+        refused(CORRIDOR, &[&["train", "x.toml"], arguments].concat(), expected);
+    }
+}
+
+#[test]
+fn routing_that_nobody_asked_for_is_no_contradiction() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x.toml"), CORRIDOR).unwrap();
+    for change in ["preset=cleanrl", "policy.architecture=mlp", "policy.experts=[\"only\"]"] {
+        let checked = gatefold_in(folder.path(), &["config", "check", "x.toml", change]);
+        assert_eq!(checked.code, Some(0), "{change}: {}", checked.err);
+        fs::write(folder.path().join("again.toml"), &checked.out).unwrap();
+        let again = gatefold_in(folder.path(), &["config", "check", "again.toml"]);
+        assert_eq!((again.code, &again.out), (Some(0), &checked.out), "{change}: {}", again.err);
+    }
+    let dense = ["config", "check", "x.toml", "policy.architecture=mlp", "curriculum.routing=dense"];
+    assert_eq!(gatefold_in(folder.path(), &dense).code, Some(0));
+}
+
+#[test]
+fn a_simd_level_that_there_is_not_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = gatefold_with("sse2", folder.path(), &["env", "list"]);
+    assert_eq!(ran.code, Some(2));
+    for part in ["GATEFOLD_SIMD = \"sse2\"", "\"avx512\", \"avx2\", \"portable\"", "unset"] {
+        assert!(ran.err.contains(part), "no {part:?} in {}", ran.err);
+    }
+    assert_eq!(gatefold_with("portable", folder.path(), &["env", "list"]).code, Some(0));
 }
 
 #[test]

@@ -232,10 +232,49 @@ fn a_run_is_neither_written_over_nor_resumed_as_another() {
     let lab = Lab::new();
     lab.succeed(&["train", "small.toml", "run.total_steps=16", "--run-dir", "run"]);
     lab.refuse(&["train", "small.toml", "--run-dir", "run"], &["run: not empty", "gatefold resume run"]);
-    lab.refuse(
-        &["resume", "run", "ppo.clip=0.3"],
-        &["ppo.clip = 0.3", "trained with ppo.clip = 0.15", "run.total_steps"],
-    );
+    let cases = [
+        ("ppo.clip=0.3", "ppo.clip = 0.3: the checkpoint was trained with ppo.clip = 0.15"),
+        ("env.name=delve", "env.name = \"delve\": the checkpoint was trained with env.name = \"corridor\""),
+        ("env={name=\"delve\"}", "env.name = \"delve\": the checkpoint"),
+        ("policy.architecture=mlp", "policy.architecture = \"mlp\": the checkpoint"),
+    ];
+    for (change, expected) in cases {
+        lab.refuse(&["resume", "run", change], &[expected, "may change only", "run.total_steps", "eval"]);
+    }
+    lab.refuse(&["resume", "run", "ppo.clpi=0.3"], &["unknown key `clpi`", "did you mean `clip`?"]);
+    lab.succeed(&["resume", "run", "ppo.clip=0.15", "eval.episodes=2"]);
+}
+
+#[test]
+fn an_evaluation_says_which_checkpoint_it_takes() {
+    let lab = Lab::new();
+    lab.succeed(&["train", "small.toml", "--run-dir", "run"]);
+    // The corridor returns 8 whatever one does, so the first evaluation, at the end, stays the best.
+    lab.succeed(&["resume", "run", "run.total_steps=96"]);
+    let (newest, best) = ("run/checkpoints/step-000000000096", "run/checkpoints/step-000000000064");
+    let cases: [(&[&str], String); 3] = [
+        (&["run"], format!("checkpoint {newest}: step 96, the newest")),
+        (&["run", "--best"], format!("checkpoint {best}: step 64, the best by evaluation")),
+        (&[newest], format!("checkpoint {newest}: step 96, as named")),
+    ];
+    for (arguments, expected) in cases {
+        let ran = lab.succeed(&[&["eval", "--episodes", "1"], arguments].concat());
+        assert!(ran.err.contains(&expected) && ran.out.contains("policy"), "{}", ran.err);
+    }
+    lab.refuse(&["eval", best, "--best"], &[best, "it is a single one"]);
+    fs::remove_file(lab.path("run/checkpoints/best.json")).unwrap();
+    lab.refuse(&["eval", "run", "--best"], &["no evaluation has named a best one"]);
+}
+
+#[test]
+fn a_file_whose_name_names_no_folder_gives_its_run_a_name_that_stays() {
+    let lab = Lab::new();
+    fs::copy(lab.path("small.toml"), lab.path("\u{e4} b.toml")).unwrap();
+    lab.succeed(&["train", "\u{e4} b.toml", "--run-dir", "run"]);
+    let named = || fs::read_to_string(lab.path("run/config.toml")).unwrap().contains("name = \"b\"\n");
+    assert!(named());
+    lab.succeed(&["resume", "run", "run.total_steps=80"]);
+    assert!(named(), "a resumed run keeps its name");
 }
 
 #[test]

@@ -119,6 +119,17 @@ pub fn open(path: &Path) -> Result<Found, RunError> {
     }
 }
 
+/// The checkpoint of a run, or of a folder of checkpoints, that did best in evaluation.
+pub fn open_best(path: &Path) -> Result<Found, RunError> {
+    let none = |reason: &str| RunError::NoCheckpoint { path: path.to_path_buf(), reason: reason.to_string() };
+    let Place::Folder(folder) = place(path)? else {
+        return Err(none("it is a single one; the best is one of a run's"));
+    };
+    let best = best(&folder)?.ok_or_else(|| none("no evaluation has named a best one"))?;
+    let path = folder.join(folder_name(best.step));
+    Ok(Found { snapshot: load(&path)?, path, warnings: Vec::new() })
+}
+
 /// Checks the checkpoint at `path`, or all of a run, newest first.
 pub fn verify(path: &Path) -> Result<Vec<Verdict>, RunError> {
     let paths = match place(path)? {

@@ -46,13 +46,10 @@ fn check_value(value: &Value, key: &Key, path: &str, root: &Key) -> Result<(), F
         (Kind::Table(_), Value::Table(table)) => return check_table(table, key, path, root),
         (Kind::Any, _) | (Kind::Bool, Value::Boolean(_)) | (Kind::Text, Value::String(_)) => true,
         (Kind::Integer { min, max }, Value::Integer(number)) => (min..=max).contains(&number),
-        (Kind::Number { min, max, .. }, Value::Integer(number)) => (*min..=*max).contains(&(*number as f64)),
-        // A number that single precision cannot hold would come back as infinity.
-        (Kind::Number { single_precision: true, .. }, Value::Float(number))
-            if number.is_finite() && !(*number as f32).is_finite() =>
-        {
+        (Kind::Number { single_precision: true, .. }, value) if beyond_single_precision(value).is_some() => {
             false
         }
+        (Kind::Number { min, max, .. }, Value::Integer(number)) => (*min..=*max).contains(&(*number as f64)),
         (Kind::Number { min, max, .. }, Value::Float(number)) => {
             number.is_finite() && (*min..=*max).contains(number)
         }
@@ -70,10 +67,31 @@ fn check_value(value: &Value, key: &Key, path: &str, root: &Key) -> Result<(), F
     }
     Err(Fault {
         key: path.to_string(),
-        message: format!("{path} = {value}: need {}", key.accepts()),
+        message: format!("{path} = {}: need {}", shown(value), key.accepts()),
         help: hint(value, key),
         part: Part::Value,
     })
+}
+
+/// A value as a message shows it: very large and very small numbers with an exponent.
+fn shown(value: &Value) -> String {
+    let plain = value.to_string();
+    let short = value.as_float().map(super::shown_number);
+    short.filter(|short| short.len() + 2 < plain.len()).unwrap_or(plain)
+}
+
+/// Why single precision would make another number of this one, beyond the rounding of decimals.
+fn beyond_single_precision(value: &Value) -> Option<String> {
+    let number = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))?;
+    let single = number as f32;
+    if number.is_finite() && !single.is_finite() {
+        return Some(format!("single precision holds numbers up to {:e}", f32::MAX));
+    }
+    if number != 0.0 && single == 0.0 {
+        return Some("single precision would make 0 of it".to_string());
+    }
+    let whole = value.as_integer()?;
+    (single as i128 != i128::from(whole)).then(|| format!("single precision would make {single} of it"))
 }
 
 /// A remedy where the mistake is a usual one.
@@ -83,6 +101,7 @@ fn hint(value: &Value, key: &Key) -> Option<String> {
             let whole = *number as i64;
             (number.fract() == 0.0 && (min..=max).contains(&&whole)).then(|| format!("write {whole}"))
         }
+        (Kind::Number { single_precision: true, .. }, value) => beyond_single_precision(value),
         (Kind::Choice(choices), Value::String(name)) => {
             let close = nearest(name, choices.iter().map(|(known, _)| known.as_str()))?;
             Some(format!("did you mean {close:?}?"))

@@ -12,6 +12,9 @@ Quickstart:
   cargo run --release -- config defaults                     every key that a file can set
 ";
 
+/// The greatest seed that TOML, whose integers are signed, can write.
+const MOST_SEED: u64 = i64::MAX as u64;
+
 /// Trains routed-expert policies with PPO.
 #[derive(Debug, Parser)]
 #[command(name = "gatefold", version, after_help = QUICKSTART, max_term_width = 100)]
@@ -30,7 +33,7 @@ pub(super) enum Command {
         #[arg(value_name = "KEY=VALUE")]
         overrides: Vec<String>,
         /// Seed of the run; the same as run.seed=N
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+        #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(0, MOST_SEED))]
         seed: Option<u64>,
         /// Folder of the run, empty or absent [default: runs/<name>/<timestamp>-s<seed>]
         #[arg(long, value_name = "D")]
@@ -52,8 +55,11 @@ pub(super) enum Command {
     Eval {
         /// A run directory, or one checkpoint in it
         path: PathBuf,
+        /// Take the run's best checkpoint by evaluation instead of its newest
+        #[arg(long)]
+        best: bool,
         /// Episodes to play
-        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        #[arg(long, value_name = "N", default_value_t = 100, allow_negative_numbers = true, value_parser = whole(1, 10_000))]
         episodes: u64,
         /// Take the most probable action instead of sampling
         #[arg(long)]
@@ -125,7 +131,7 @@ pub(super) enum BenchCommand {
         #[arg(long, default_value = "sb3-fast")]
         preset: String,
         /// Environment steps to measure, after one iteration to warm up
-        #[arg(long, value_name = "N", default_value_t = 20_480, value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 20_480, allow_negative_numbers = true, value_parser = whole(1, u64::MAX))]
         steps: u64,
         #[command(flatten)]
         machine: Machine,
@@ -139,7 +145,7 @@ pub(super) struct Machine {
     #[arg(long, default_value = "cpu")]
     device: DeviceName,
     /// Worker threads; results do not depend on it [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(1, 1024))]
     threads: Option<u64>,
 }
 
@@ -149,6 +155,14 @@ enum DeviceName {
     Cpu,
     /// An NVIDIA GPU; needs a build with --features cuda
     Cuda,
+}
+
+/// Reads a whole number, and tells of anything else what the configuration tells of its own.
+fn whole(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("need a whole number from {least} to {most}"))
+    }
 }
 
 impl Machine {

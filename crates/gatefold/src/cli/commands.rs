@@ -1,10 +1,10 @@
 //! Each command as a few lines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gatefold_env::{EnvEntry, conformance};
 use gatefold_runner::events::{EpisodeMeans, Evaluation};
-use gatefold_runner::{RunError, bench_ppo, checkpoint, evaluate, layers, resume, train};
+use gatefold_runner::{RunError, bench_ppo, check_simd_request, checkpoint, evaluate, layers, resume, train};
 use miette::Diagnostic;
 
 use super::arguments::{BenchCommand, CheckpointCommand, Command, ConfigCommand, EnvCommand};
@@ -32,6 +32,7 @@ pub(super) fn carry_out(
     entries: &[EnvEntry],
     terminal: &mut Terminal,
 ) -> Result<(), Box<dyn Diagnostic>> {
+    check_simd_request()?;
     match command {
         Command::Train { file, mut overrides, seed, run_dir, machine } => {
             overrides.extend(seed.map(|seed| format!("run.seed={seed}")));
@@ -42,7 +43,8 @@ pub(super) fn carry_out(
             let mut reporter = LiveReporter::new(terminal);
             resume(&run, &overrides, &machine.options(None), entries, &mut reporter)?;
         }
-        Command::Eval { path, episodes, deterministic, machine } => {
+        Command::Eval { path, best, episodes, deterministic, machine } => {
+            let path = chosen_checkpoint(&path, best, terminal)?;
             let options = machine.options(None);
             let mut reporter = LiveReporter::new(terminal);
             let evaluation =
@@ -76,6 +78,20 @@ pub(super) fn carry_out(
         }
     }
     Ok(())
+}
+
+/// The checkpoint to evaluate, after saying which one it is.
+fn chosen_checkpoint(path: &Path, best: bool, terminal: &mut Terminal) -> Result<PathBuf, Failure> {
+    let found = if best { checkpoint::open_best(path)? } else { checkpoint::open(path)? };
+    found.warnings.iter().for_each(|warning| terminal.note(&format!("warning: {warning}")));
+    let which = match (best, found.path == path) {
+        (true, _) => "the best by evaluation",
+        (false, true) => "as named",
+        (false, false) => "the newest",
+    };
+    let (path, step) = (found.path, found.snapshot.header.env_steps);
+    terminal.note(&format!("checkpoint {}: step {step}, {which}", path.display()));
+    Ok(path)
 }
 
 fn environment_list(entries: &[EnvEntry]) -> String {
