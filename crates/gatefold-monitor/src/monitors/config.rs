@@ -129,7 +129,7 @@ pub struct MonitorConfig {
     pub value_skill: f64,
 
     /// Gain over the run's first mean return from which on a run counts as having learned, as a fraction
-    /// of that return's magnitude. Range 0 upwards; default 0.1.
+    /// of that return's magnitude. Range 0 upwards; default 0.2.
     #[schemars(range(min = 0.0))]
     pub learned_gain: f64,
     /// Share of its best gain that a run may lose before the loss is reported. Range 0 to 10; default 0.5.
@@ -186,7 +186,7 @@ impl Default for MonitorConfig {
             explained_variance_alarm: -0.5,
             value_sd_ratio: 0.1,
             value_skill: 0.05,
-            learned_gain: 0.1,
+            learned_gain: 0.2,
             lost_share: 0.5,
             loss_rise: 0.5,
             loss_rise_relative: 0.1,

@@ -3,9 +3,6 @@
 use super::view::{View, above, number, verdict};
 use crate::{Severity, Verdict, names};
 
-/// Values of a single tensor's norm that are judged: its maximum may spike once.
-const TENSOR_WINDOW: usize = 5;
-
 pub(crate) fn judge(view: &View, out: &mut Vec<Verdict>) {
     out.extend(norm(view));
     out.extend(single_tensor(view));
@@ -45,7 +42,7 @@ fn norm(view: &View) -> Option<Verdict> {
 
 fn single_tensor(view: &View) -> Option<Verdict> {
     let (config, unit) = (view.config, view.gradient_unit());
-    let window = TENSOR_WINDOW.min(config.short_window);
+    let window = config.short_window;
     let value = view.median(names::TRAIN_GRAD_NORM_MAX_TENSOR, window)?;
     let name = view.at.largest_tensor.unwrap_or("a tensor that the run did not name");
     (value > config.tensor_norm_alarm * unit).then(|| {
@@ -68,7 +65,8 @@ fn single_tensor(view: &View) -> Option<Verdict> {
 fn clipped(view: &View) -> Option<Verdict> {
     let config = view.config;
     let value = view.median(names::TRAIN_GRAD_CLIPPED_FRACTION, config.window)?;
-    (value > config.clipped_fraction).then(|| {
+    // Gradients of raw returns are large by their unit, and clipping them is how such presets work.
+    (value > config.clipped_fraction && view.gradient_unit() == 1.0).then(|| {
         verdict(
             "clipped-gradients",
             Severity::Info,

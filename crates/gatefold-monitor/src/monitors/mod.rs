@@ -18,12 +18,13 @@ mod view;
 pub use config::{MonitorConfig, MonitorError};
 pub use situation::Situation;
 pub use verdict::{Severity, Verdict};
+pub(crate) use view::number;
 
 use serde::{Deserialize, Serialize};
 
 use self::history::History;
 use self::losses::LossRecord;
-use self::router::ExpertAges;
+use self::router::{ExpertAges, SparsePhase};
 use self::score_record::ScoreRecord;
 use self::value_head::VALUE_ERROR;
 use self::view::View;
@@ -37,8 +38,7 @@ pub struct MonitorState {
     score: ScoreRecord,
     ages: ExpertAges,
     losses: LossRecord,
-    /// Iterations of sparse routing in fine-tune, up to now and without a break.
-    fine_tune_for: usize,
+    sparse: SparsePhase,
     /// The experts that the router's windows are about; empty where nothing is routed.
     experts: Vec<String>,
     return_scale: Option<f64>,
@@ -102,7 +102,7 @@ impl Monitors {
         state.score.empty_windows();
         state.losses.empty_windows();
         state.ages.forget();
-        state.fine_tune_for = 0;
+        state.sparse = SparsePhase::default();
     }
 
     /// Takes in an iteration's metrics and says what is wrong. Call it once per iteration, in order.
@@ -126,7 +126,7 @@ impl Monitors {
         let mut reported = spread::variances(&view);
         let mut verdicts = Vec::new();
         verdicts.extend(not_finite(metrics));
-        router::judge(&view, &state.ages, state.fine_tune_for, &mut verdicts);
+        router::judge(&view, &state.ages, state.sparse, &mut verdicts);
         gradient::judge(&view, &mut verdicts);
         attention::judge(&view, &mut verdicts);
         policy::judge(&view, &mut verdicts);
@@ -154,12 +154,12 @@ impl Monitors {
             state.ages.forget();
             state.experts = experts.to_vec();
         }
-        state.fine_tune_for = if at.sparse_fine_tune() { state.fine_tune_for + 1 } else { 0 };
         for (name, value) in metrics.iter() {
             if is_judged(name) {
                 state.history.push(name, value);
             }
         }
+        state.sparse.observe(config, at, &state.history);
         state.ages.observe(config.dead_share, at, metrics);
         state.score.observe(config, at.iteration, metrics, &state.history);
         if let Some((error, scale)) = value_head::error_and_scale(metrics) {

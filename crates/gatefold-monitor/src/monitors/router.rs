@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::MonitorConfig;
+use super::history::{History, mean, median};
 use super::view::{View, number, verdict};
 use crate::{Metrics, Severity, Situation, Verdict, names};
 use gatefold_curriculum::Phase;
@@ -50,13 +52,35 @@ impl ExpertAges {
     }
 }
 
-pub(crate) fn judge(view: &View, ages: &ExpertAges, fine_tune_for: usize, out: &mut Vec<Verdict>) {
+/// Sparse routing in the fine-tune phase, so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct SparsePhase {
+    /// Its iterations, up to now and without a break; 0 in other phases and routings.
+    iterations: usize,
+    /// Whether gates became sparse in it.
+    decided: bool,
+}
+
+impl SparsePhase {
+    pub(crate) fn observe(&mut self, config: &MonitorConfig, at: &Situation, history: &History) {
+        if !at.sparse_fine_tune() {
+            *self = Self::default();
+            return;
+        }
+        self.iterations += 1;
+        let bound = config.gate_entropy_high * (at.num_experts() as f64).ln();
+        let entropy = history.window(names::ROUTER_ENTROPY, config.window, 0).and_then(|last| median(&last));
+        self.decided |= self.iterations >= config.window && entropy.is_some_and(|entropy| entropy < bound);
+    }
+}
+
+pub(crate) fn judge(view: &View, ages: &ExpertAges, sparse: SparsePhase, out: &mut Vec<Verdict>) {
     if !view.at.routes() {
         return;
     }
     out.extend(collapse(view));
-    out.extend(gate_entropy(view, fine_tune_for));
-    out.extend(constant(view, fine_tune_for));
+    out.extend(gate_entropy(view, sparse));
+    out.extend(constant(view, sparse));
     out.extend(usage(view));
     out.extend(unused(view, ages));
     out.extend(frozen(view));
@@ -97,7 +121,7 @@ fn collapse(view: &View) -> Option<Verdict> {
 }
 
 /// Low gate entropy is for information; high is chaos where routing should be sparse by now.
-fn gate_entropy(view: &View, fine_tune_for: usize) -> Option<Verdict> {
+fn gate_entropy(view: &View, sparse: SparsePhase) -> Option<Verdict> {
     let config = view.config;
     let ln_experts = ln_experts(view);
     let healthy = format!(
@@ -123,32 +147,46 @@ fn gate_entropy(view: &View, fine_tune_for: usize) -> Option<Verdict> {
             "good if router/specialisation is well above 0 and every expert is used; else raise load_balance",
         ));
     }
-    if !view.at.sparse_fine_tune() || fine_tune_for < config.long_window {
+    if !view.at.sparse_fine_tune() || value <= config.gate_entropy_high * ln_experts {
         return None;
     }
-    let all = view.window(names::ROUTER_ENTROPY, config.long_window)?;
-    let (before, now) = all.split_at(config.long_window / 2);
-    let falling = super::history::mean(now) < 0.98 * super::history::mean(before);
-    (value > config.gate_entropy_high * ln_experts && !falling).then(|| {
-        verdict(
-            "router-chaos",
-            Severity::Alarm,
-            (names::ROUTER_ENTROPY, value),
-            healthy,
-            format!(
-                "{fine_tune_for} iterations into sparse routing, gates still have an entropy of {} nats and it does not \
-                 fall (median over {} iterations; {})",
-                number(value),
-                config.window,
-                view.at.describe_routing()
-            ),
-            "the router did not learn to choose: make transition longer (curriculum.transition_until), lower \
-             curriculum.fine_tune.temperature, or raise curriculum.fine_tune.gate_entropy, which is minimised there",
-        )
-    })
+    // A router that had decided and no longer does is chaos at once. One that never did is given time,
+    // and is an alarm only where the return suffers too: high entropy alone may be a slow router.
+    let suffers = !view.at_its_best();
+    let late = sparse.iterations >= config.long_window && !falls(view)?;
+    let (severity, what) = match (sparse.decided, late) {
+        (true, _) => (Severity::Alarm, "gates had become sparse and lost it: they"),
+        (false, true) if suffers => {
+            (Severity::Alarm, "gates never became sparse and the return suffers: they")
+        }
+        (false, true) => (Severity::Warning, "gates never became sparse, although the return is good: they"),
+        (false, false) => return None,
+    };
+    Some(verdict(
+        "router-chaos",
+        severity,
+        (names::ROUTER_ENTROPY, value),
+        healthy,
+        format!(
+            "{what} have an entropy of {} nats after {} iterations of sparse routing (median over {} iterations; {})",
+            number(value),
+            sparse.iterations,
+            config.window,
+            view.at.describe_routing()
+        ),
+        "the router does not choose: make transition longer (curriculum.transition_until), lower \
+         curriculum.fine_tune.temperature, or raise curriculum.fine_tune.gate_entropy, which is minimised there",
+    ))
 }
 
-fn constant(view: &View, fine_tune_for: usize) -> Option<Verdict> {
+/// Whether the gates' entropy fell over the long window.
+fn falls(view: &View) -> Option<bool> {
+    let all = view.window(names::ROUTER_ENTROPY, view.config.long_window)?;
+    let (before, now) = all.split_at(all.len() / 2);
+    Some(mean(now) < 0.98 * mean(before))
+}
+
+fn constant(view: &View, sparse: SparsePhase) -> Option<Verdict> {
     let config = view.config;
     let floor = config.specialisation_floor * ln_experts(view);
     let value = view.median(names::ROUTER_SPECIALISATION, config.window)?;
@@ -158,7 +196,7 @@ fn constant(view: &View, fine_tune_for: usize) -> Option<Verdict> {
     }
     let severity = if entropy < config.usage_entropy_alarm {
         Severity::Alarm
-    } else if view.at.sparse_fine_tune() && fine_tune_for >= config.long_window {
+    } else if sparse.iterations >= config.long_window {
         Severity::Warning
     } else {
         return None; // before fine-tune every router starts like this

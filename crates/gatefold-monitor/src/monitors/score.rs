@@ -6,6 +6,8 @@ use crate::{Severity, Verdict, names};
 
 /// Episodes after which a window of the last 100 holds none from before.
 const FRESH_EPISODES: f64 = 200.0;
+/// Share of the gain within which a return counts as standing still.
+const STILL: f64 = 0.05;
 
 pub(crate) fn judge(view: &View, out: &mut Vec<Verdict>) {
     let missing = no_reward(view);
@@ -110,8 +112,6 @@ fn flat(view: &View) -> Option<Verdict> {
     if rises(&window) || view.at_target() || episodes < FRESH_EPISODES {
         return None;
     }
-    let recent = &window[window.len() - config.window..];
-    let margin = (config.learned_gain * first.abs()).max(2.0 * variance(recent).sqrt());
     let evidence = |what: &str| {
         format!(
             "{what}: mean return {} now, {} at the start, best {} (window of {} iterations)",
@@ -121,21 +121,21 @@ fn flat(view: &View) -> Option<Verdict> {
             config.long_window
         )
     };
-    let never_learned =
-        !view.score.learned(config) || view.score.best().is_some_and(|best| best - first <= margin);
-    if never_learned {
+    if !view.score.learned(config) {
         return Some(verdict(
             "stagnation",
             Severity::Alarm,
             (names::ROLLOUT_RETURN_MEAN, level),
-            format!("a rise of more than {} over the first mean return", number(margin)),
+            format!("a rise of more than {} over the first mean return", number(view.score.margin(config))),
             evidence("the return does not rise and never did"),
             "raise curriculum.lr_scale or the entropy coefficient of the phase, collect more per update (ppo.num_steps, \
              run.num_envs), and compare with a random policy (gatefold eval); if this return is the best there is, say so \
              with run.target_return",
         ));
     }
-    view.at_its_best().then(|| {
+    let (gain, best) = (view.score.best()? - first, view.score.best()?);
+    let still = window.iter().all(|value| (best - value).abs() < STILL * gain);
+    still.then(|| {
         verdict(
             "plateau",
             Severity::Info,

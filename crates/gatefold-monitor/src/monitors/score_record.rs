@@ -92,7 +92,13 @@ impl ScoreRecord {
     /// Whether the best level is beyond what the first returns and their noise explain.
     pub(crate) fn learned(&self, config: &MonitorConfig) -> bool {
         let (Some(first), Some(best)) = (self.first(config), self.best) else { return false };
-        best - first > (config.learned_gain * first.abs()).max(2.0 * variance(&self.first).sqrt())
+        best - first > self.margin(config)
+    }
+
+    /// Rise over the first level from which on it is learning: more than a share of that level, and more
+    /// than its noise.
+    pub(crate) fn margin(&self, config: &MonitorConfig) -> f64 {
+        (config.learned_gain * mean(&self.first).abs()).max(2.0 * variance(&self.first).sqrt())
     }
 
     /// Which share of the gain, best over first, is missing now; `None` before there is a gain. Below the
