@@ -155,6 +155,9 @@ pub(super) fn backward_into(
     act: Activation,
     into: Into<'_>,
 ) {
+    if rows == 0 {
+        return;
+    }
     let (wants_input, wants_weight) = (!into.input.is_empty(), !into.weight.is_empty());
     let wants_bias = !into.bias.is_empty();
     let panels = wants_input.then(|| Panels::new(Matrix::new(weight, inputs, outputs).t(), rows));

@@ -101,6 +101,16 @@ fn active_rows_have_the_bits_of_the_dense_computation_and_the_others_are_zero() 
 }
 
 #[test]
+fn an_expert_without_active_rows_gets_a_gradient_of_zero() {
+    let mut case = Case::new([3, 40, 24, 31], true, 9);
+    case.active[40..80].fill(false);
+    let (_, _, weight, bias) = case.run(expert_linear, Activation::Tanh, Some(&case.active));
+    let (weight, bias) = (values(&weight), values(&bias));
+    assert!(weight[24 * 31..2 * 24 * 31].iter().chain(&bias[31..62]).all(|&d| d == 0.0));
+    assert!(weight[..24 * 31].iter().chain(&bias[..31]).all(|&d| d != 0.0));
+}
+
+#[test]
 fn an_expert_is_a_linear_layer() {
     let case = Case::new([3, 20, 5, 17], true, 8);
     let all = expert_linear(case.x.clone(), case.weight.clone(), case.bias.clone(), Activation::Relu, None);
