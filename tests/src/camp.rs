@@ -59,7 +59,8 @@ static GRAPH: LazyLock<Arc<TypedGraph>> = LazyLock::new(|| {
 /// A night in the wild. State and mask are drawn anew every step.
 ///
 /// - Observation: how hungry one is in [0, 1], and a number that means nothing. Graph: 4 conditions,
-///   4 operators, 1 effect, active where they hold.
+///   4 operators, 1 effect, active where they hold, each with 2 features: the meaningless number
+///   times the activation, and how hungry one is.
 /// - Actions: 5, masked; action 4 is never allowed. Reward: 1 for fighting when threatened and for
 ///   eating when hungry and calm, else 0. Score: the return so far.
 /// - Ends: a fight ends the episode once in four (terminated), the clock after 9 steps (truncated).
@@ -94,6 +95,7 @@ impl Environment for Camp {
         EnvSpec {
             masked: true,
             graph: Some(GRAPH.clone()),
+            node_features: 2,
             max_episode_steps: Some(LENGTH),
             ..EnvSpec::new(2, NUM_ACTIONS)
         }
@@ -121,6 +123,9 @@ impl Environment for Camp {
         view.activations[..4].copy_from_slice(&graded);
         view.activations[4..8].copy_from_slice(&operators.map(truth));
         view.activations[8] = 1.0 - self.hunger;
+        for (features, &active) in view.node_features.chunks_exact_mut(2).zip(&*view.activations) {
+            features.copy_from_slice(&[self.noise * active, self.hunger]);
+        }
         view.mask.copy_from_slice(&[hungry, operators[1], self.threatened, true, false]);
     }
 }

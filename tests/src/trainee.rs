@@ -50,17 +50,7 @@ pub fn plan(routing: Routing, temperature: f32, rate: f64) -> Plan {
 
 /// Rows `rows` of host observations as tensors.
 pub fn observation<B: Backend>(spec: &EnvSpec, all: &ObservationBatch, rows: Range<usize>) -> Observation<B> {
-    fn part<T: Clone>(all: &[T], width: usize, rows: &Range<usize>) -> Vec<T> {
-        all[rows.start * width..rows.end * width].to_vec()
-    }
-    Observation::from_rows(
-        spec,
-        rows.len(),
-        part(&all.features, spec.num_features, &rows),
-        part(&all.activations, spec.num_nodes(), &rows),
-        &part(&all.mask, spec.num_actions(), &rows),
-        &Default::default(),
-    )
+    Observation::new(spec, all.pick(rows), &Default::default())
 }
 
 /// A policy in training, with everything that an iteration needs.

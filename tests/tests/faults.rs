@@ -20,7 +20,7 @@ use ndarray::Array2;
 
 // T steps, N environments, K experts, A actions
 
-const SHARP: f32 = 0.02;
+const SHARP: f32 = 0.01;
 
 fn camper() -> Trainee {
     Trainee::new(&camp::ENTRY, &Params::new(6, 11), &small_policy(Architecture::Routed, 4))

@@ -254,7 +254,7 @@ fn flipping_an_activation_that_reaches_a_readout_node_moves_the_graph_vector() {
     ];
     for (graph, config, start) in cases {
         let mut rng = stream(5, Purpose::Initialisation, 0);
-        let encoder = GraphEncoder::<Flex>::new(&config, graph, &mut rng, &Default::default());
+        let encoder = GraphEncoder::<Flex>::new(&config, graph, 0, &mut rng, &Default::default());
         let reaches = reaches_readout(graph, config.layers);
         for base in [vec![0.0; start.len()], vec![1.0; start.len()], start] {
             let flipped = (0..base.len()).map(|node| {
@@ -266,7 +266,7 @@ fn flipping_an_activation_that_reaches_a_readout_node_moves_the_graph_vector() {
                 .chain(flipped)
                 .map(|row| row.into_iter().map(f64::from).collect())
                 .collect();
-            let vectors = values(encoder.forward(matrix(&rows)).graph);
+            let vectors = values(encoder.forward(matrix(&rows), None).graph);
             let mut vectors = vectors.chunks_exact(encoder.hidden());
             let before: Vec<f64> = vectors.next().expect("the base").iter().map(|&x| f64::from(x)).collect();
             for (node, after) in vectors.enumerate() {

@@ -32,6 +32,9 @@ pub struct EnvSpec {
     pub masked: bool,
     /// The static graph whose node activations `observe` writes, if there is one.
     pub graph: Option<Arc<TypedGraph>>,
+    /// Numbers that `observe` writes for every graph node beside its activation; 0 for none. Only
+    /// with a graph.
+    pub node_features: usize,
     /// Steps after which the batch truncates an episode (`None`: never).
     pub max_episode_steps: Option<u32>,
 }
@@ -44,13 +47,16 @@ impl EnvSpec {
             actions: ActionSpace::Discrete(num_actions),
             masked: false,
             graph: None,
+            node_features: 0,
             max_episode_steps: None,
         }
     }
 
     /// Whether buffers, limits and state of the two are of one size; graphs are compared by size.
     pub fn same_sizes(&self, other: &Self) -> bool {
-        let sizes = |spec: &Self| (spec.num_features, spec.actions, spec.masked, spec.max_episode_steps);
+        let sizes = |spec: &Self| {
+            (spec.num_features, spec.node_features, spec.actions, spec.masked, spec.max_episode_steps)
+        };
         sizes(self) == sizes(other) && self.num_nodes() == other.num_nodes()
     }
 

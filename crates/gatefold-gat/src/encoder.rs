@@ -1,4 +1,4 @@
-//! The graph encoder: activations in, one vector for the whole graph out.
+//! The graph encoder: activations and node features in, one vector for the whole graph out.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -10,21 +10,24 @@ use rand::Rng;
 use crate::topology::Topology;
 use crate::{GatConfig, LayerStatistics, layer::GatLayer};
 
-// B batch, V graph nodes, S rows of the first layer, T readout rows, E edges, H heads, D hidden
+// B batch, V graph nodes, G features of a node, S rows of the first layer, T readout rows, E edges, H heads, D hidden
 
 /// Graph attention over a static graph whose nodes are more or less active.
 ///
-/// Node input: `kind embedding + identity embedding + a_v * activation embedding`; then layers of
+/// Node input: `kind embedding + identity embedding + a_v * activation embedding`, and `f_v P` if the
+/// environment gives its nodes features; then layers of
 /// `x + ReLU(LayerNorm(GAT(x)))`; then `s_v = q . tanh(W x_v + b)` and
 /// `h_graph = sum_v softmax(s)_v x_v` over the readout nodes.
 ///
 /// Only nodes that the readout reaches are computed. The first projection exploits that the input
-/// is `c_v + a_v e`: `W x_v = W c_v + a_v W e`, so it costs nothing per sample.
+/// is `c_v + a_v e + f_v P`: `W x_v = W c_v + a_v W e + f_v P W`, so without node features it costs
+/// nothing per sample, and with G of them a product of width G.
 #[derive(Module, Debug)]
 pub struct GraphEncoder<B: Backend> {
-    kind_embedding: Param<Tensor<B, 2>>,       // [kinds, D]
-    node_embedding: Param<Tensor<B, 2>>,       // [V, D]
-    activation_embedding: Param<Tensor<B, 2>>, // [1, D]
+    kind_embedding: Param<Tensor<B, 2>>,             // [kinds, D]
+    node_embedding: Param<Tensor<B, 2>>,             // [V, D]
+    activation_embedding: Param<Tensor<B, 2>>,       // [1, D]
+    feature_projection: Option<Param<Tensor<B, 2>>>, // [G, D]
     layers: Vec<GatLayer<B>>,
     readout: Linear<B>,
     readout_query: Param<Tensor<B, 2>>, // [D, 1]
@@ -48,10 +51,17 @@ pub struct GraphEncoding<B: Backend> {
 }
 
 impl<B: OpsBackend> GraphEncoder<B> {
-    /// An encoder of `graph`, its weights drawn from `rng`.
+    /// An encoder of `graph` whose nodes have `node_features` numbers each beside their activation
+    /// (0 for none), its weights drawn from `rng`.
     ///
     /// Panics if the settings or the graph do not validate; check them first.
-    pub fn new(config: &GatConfig, graph: &TypedGraph, rng: &mut impl Rng, device: &B::Device) -> Self {
+    pub fn new(
+        config: &GatConfig,
+        graph: &TypedGraph,
+        node_features: usize,
+        rng: &mut impl Rng,
+        device: &B::Device,
+    ) -> Self {
         config.validate().expect("settings were validated");
         graph.validate().expect("the graph was validated");
         let hidden = config.hidden;
@@ -62,6 +72,8 @@ impl<B: OpsBackend> GraphEncoder<B> {
             kind_embedding: init::normal(0.5, [graph.kinds().len(), hidden], rng, device),
             node_embedding: init::normal(0.5, [graph.num_nodes(), hidden], rng, device),
             activation_embedding: init::normal(1.0, [1, hidden], rng, device),
+            feature_projection: (node_features > 0)
+                .then(|| init::glorot([node_features, hidden], [node_features, hidden], rng, device)),
             layers,
             readout: init::orthogonal_linear([hidden, hidden], 1.0, rng, device),
             readout_query: init::glorot([hidden, 1], [hidden, 1], rng, device),
@@ -70,8 +82,13 @@ impl<B: OpsBackend> GraphEncoder<B> {
         }
     }
 
-    /// Encodes activations `[B, V]`, each in [0, 1], one per graph node.
-    pub fn forward(&self, activations: Tensor<B, 2>) -> GraphEncoding<B> {
+    /// Encodes activations `[B, V]`, each in [0, 1], one per graph node, and the nodes' features
+    /// `[B, V, G]`, if the encoder has any.
+    pub fn forward(
+        &self,
+        activations: Tensor<B, 2>,
+        node_features: Option<Tensor<B, 3>>,
+    ) -> GraphEncoding<B> {
         let [batch, num_nodes] = activations.dims();
         assert_eq!(num_nodes, self.node_embedding.dims()[0], "one activation per graph node");
         let device = activations.device();
@@ -81,11 +98,17 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let nodes = || index(self.topology.input_nodes.iter().map(|&n| n as i32).collect());
 
         let identity = self.node_embedding.val();
-        let (identity, activations) = if rows == num_nodes {
-            (identity, activations)
+        let (identity, activations, node_features) = if rows == num_nodes {
+            (identity, activations, node_features)
         } else {
-            (identity.select(0, nodes()), activations.select(1, nodes()))
+            let features = node_features.map(|features| features.select(1, nodes()));
+            (identity.select(0, nodes()), activations.select(1, nodes()), features)
         };
+        let featured = self.feature_projection.as_ref().map(|projection| {
+            let features = node_features.expect("this encoder was made for nodes with features");
+            let width = features.dims()[2];
+            (features.reshape([batch * rows, width]), projection.val())
+        });
         let kinds = self.kind_embedding.val().select(0, index(self.input_kinds.clone()));
         let base = kinds + identity; // [S, D]
         let direction = self.activation_embedding.val(); // [1, D]
@@ -93,10 +116,16 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let mut attention = Vec::with_capacity(self.layers.len());
         let mut rows_of_layers = Vec::with_capacity(self.layers.len());
         let mut x = embed(base.clone(), activations.clone(), direction.clone()); // [B, S, D]
+        if let Some((features, projection)) = &featured {
+            x = x + projected(features.clone(), projection.clone(), [batch, rows]);
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             let (next, weights) = if i == 0 {
-                let h =
+                let mut h =
                     embed(layer.project(base.clone()), activations.clone(), layer.project(direction.clone()));
+                if let Some((features, projection)) = &featured {
+                    h = h + projected(features.clone(), layer.project(projection.clone()), [batch, rows]);
+                }
                 layer.attend(x, h)
             } else {
                 layer.forward(x)
@@ -136,6 +165,17 @@ impl<B: OpsBackend> GraphEncoder<B> {
             })
             .collect()
     }
+}
+
+/// `f_v P` of every row, `[B * S, G]` times `[G, D]`, as `[B, S, D]`.
+fn projected<B: OpsBackend>(
+    features: Tensor<B, 2>,
+    projection: Tensor<B, 2>,
+    [batch, rows]: [usize; 2],
+) -> Tensor<B, 3> {
+    let [_, width] = projection.dims();
+    let zero = Tensor::zeros([width], &features.device());
+    linear(features, projection, zero, Activation::Identity).reshape([batch, rows, width])
 }
 
 fn embed<B: OpsBackend>(

@@ -69,7 +69,7 @@ impl<B: OpsBackend> ActorCritic<B> {
         let (actor_trunk, critic_trunk) = (trunk(rng), trunk(rng));
         let graph = match (config.architecture, &spec.graph) {
             (Architecture::Mlp, _) | (_, None) => None,
-            (_, Some(typed)) => Some(GraphEncoder::new(&config.gat, typed, rng, device)),
+            (_, Some(typed)) => Some(GraphEncoder::new(&config.gat, typed, spec.node_features, rng, device)),
         };
         let width = *config.trunk.last().expect("validated: at least one width");
         let joined = width + graph.as_ref().map_or(0, GraphEncoder::hidden);
@@ -123,10 +123,7 @@ impl<B: OpsBackend> ActorCritic<B> {
         temperature: f32,
         skip: bool,
     ) -> Evaluation<B> {
-        let graph = self.graph.as_ref().map(|encoder| {
-            let activations = observation.activations.clone();
-            encoder.forward(activations.expect("an environment with a graph has activations"))
-        });
+        let graph = self.encode(observation);
         let join = |x: Tensor<B, 2>| match &graph {
             Some(encoding) => Tensor::cat(vec![x, encoding.graph.clone()], 1),
             None => x,
@@ -162,11 +159,20 @@ impl<B: OpsBackend> ActorCritic<B> {
     /// V of a batch of observations `[B]`, without the actor.
     pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
         let mut h = self.critic_trunk.forward(observation.features.clone());
-        if let (Some(encoder), Some(activations)) = (&self.graph, &observation.activations) {
-            h = Tensor::cat(vec![h, encoder.forward(activations.clone()).graph], 1);
+        if let Some(encoding) = self.encode(observation) {
+            h = Tensor::cat(vec![h, encoding.graph], 1);
         }
         let [rows, _] = h.dims();
         init::apply_linear(&self.value, h, Activation::Identity).reshape([rows])
+    }
+
+    /// The encoded graph, if the policy reads one.
+    pub fn encode(&self, observation: &Observation<B>) -> Option<GraphEncoding<B>> {
+        self.graph.as_ref().map(|encoder| {
+            let activations = observation.activations.clone();
+            let activations = activations.expect("an environment with a graph has activations");
+            encoder.forward(activations, observation.node_features.clone())
+        })
     }
 
     /// The graph encoder, if there is one.

@@ -79,7 +79,8 @@ impl Collector {
 
         let mut finals = Finals::default();
         for t in 0..steps {
-            let observation = block::<B>(&self.spec, &rollout.observations, t * envs, envs, device);
+            let seen = rollout.observations.pick(t * envs..(t + 1) * envs);
+            let observation = Observation::<B>::new(&self.spec, seen, device);
             let evaluation = policy.act(&observation, plan.routing, plan.temperature);
             let logits = to_host(evaluation.logits);
             let first = t * envs * self.spec.num_actions();
@@ -103,13 +104,14 @@ impl Collector {
                 rollout.rewards[(t, env)] = self.results.rewards[env];
                 rollout.ends[(t, env)] = self.results.ends[env];
                 if self.results.ends[env] == Some(EpisodeEnd::Truncated) {
-                    finals.push(&self.spec, (t, env), &self.results.finals, self.scaling.as_ref());
+                    finals.push((t, env), &self.results.finals, self.scaling.as_ref());
                 }
             }
             rollout.episodes.extend_from_slice(&self.results.finished);
         }
 
-        let last = block::<B>(&self.spec, &rollout.observations, steps * envs, envs, device);
+        let last = rollout.observations.pick(steps * envs..(steps + 1) * envs);
+        let last = Observation::<B>::new(&self.spec, last, device);
         let last = to_host(policy.values(&last));
         rollout.bootstrap(&last, &finals.values(&self.spec, policy, device));
         self.scaling = scaling;
@@ -168,29 +170,21 @@ impl Collector {
 #[derive(Default)]
 struct Finals {
     places: Vec<(usize, usize)>,
-    features: Vec<f32>,
-    activations: Vec<f32>,
-    mask: Vec<bool>,
+    observations: ObservationBatch,
 }
 
 impl Finals {
     fn push(
         &mut self,
-        spec: &EnvSpec,
         place: (usize, usize),
         finals: &ObservationBatch,
         scaling: Option<&ObservationScaling>,
     ) {
-        fn row<T>(all: &[T], width: usize, index: usize) -> &[T] {
-            &all[index * width..(index + 1) * width]
-        }
-        let start = self.features.len();
-        self.features.extend_from_slice(row(&finals.features, spec.num_features, place.1));
+        let mut row = finals.pick(place.1..place.1 + 1);
         if let Some(scaling) = scaling {
-            scaling.apply(&mut self.features[start..]);
+            scaling.apply(&mut row.features);
         }
-        self.activations.extend_from_slice(row(&finals.activations, spec.num_nodes(), place.1));
-        self.mask.extend_from_slice(row(&finals.mask, spec.num_actions(), place.1));
+        self.observations.append(row);
         self.places.push(place);
     }
 
@@ -203,31 +197,9 @@ impl Finals {
         if self.places.is_empty() {
             return Vec::new();
         }
-        let rows = self.places.len();
-        let observation =
-            Observation::from_rows(spec, rows, self.features, self.activations, &self.mask, device);
+        let observation = Observation::new(spec, self.observations, device);
         self.places.into_iter().zip(to_host(policy.values(&observation))).collect()
     }
-}
-
-fn block<B: Backend>(
-    spec: &EnvSpec,
-    all: &ObservationBatch,
-    first: usize,
-    rows: usize,
-    device: &B::Device,
-) -> Observation<B> {
-    fn part<T: Copy>(all: &[T], width: usize, first: usize, rows: usize) -> Vec<T> {
-        all[first * width..(first + rows) * width].to_vec()
-    }
-    Observation::from_rows(
-        spec,
-        rows,
-        part(&all.features, spec.num_features, first, rows),
-        part(&all.activations, spec.num_nodes(), first, rows),
-        &part(&all.mask, spec.num_actions(), first, rows),
-        device,
-    )
 }
 
 pub(crate) fn to_host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {

@@ -181,19 +181,8 @@ impl Learner {
         rows: &[usize],
         device: &B::Device,
     ) -> (Observation<B>, PpoBatch<B>) {
-        let observations = &batch.rollout.observations;
-        let observation = Observation::from_rows(
-            &self.spec,
-            rows.len(),
-            pick_rows(&observations.features, self.spec.num_features, rows),
-            pick_rows(&observations.activations, self.spec.num_nodes(), rows),
-            &if self.spec.masked {
-                pick_rows(&observations.mask, self.spec.num_actions(), rows)
-            } else {
-                Vec::new()
-            },
-            device,
-        );
+        let seen = batch.rollout.observations.pick(rows.iter().copied());
+        let observation = Observation::new(&self.spec, seen, device);
         let vector = |all: &ndarray::Array2<f32>| -> Vec<f32> {
             let all = all.as_slice().expect("rollout arrays are in standard layout");
             rows.iter().map(|&row| all[row]).collect()
@@ -245,14 +234,6 @@ fn normalize(advantages: &mut [f32]) {
 fn even_split(order: &[usize], size: usize) -> impl Iterator<Item = &[usize]> {
     let pieces = order.len().div_ceil(size);
     (0..pieces).map(move |i| &order[i * order.len() / pieces..(i + 1) * order.len() / pieces])
-}
-
-fn pick_rows<T: Copy>(all: &[T], width: usize, rows: &[usize]) -> Vec<T> {
-    let mut picked = Vec::with_capacity(rows.len() * width);
-    for &row in rows {
-        picked.extend_from_slice(&all[row * width..(row + 1) * width]);
-    }
-    picked
 }
 
 #[cfg(test)]

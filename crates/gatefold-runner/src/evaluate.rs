@@ -61,14 +61,7 @@ pub(crate) fn play<B: OpsBackend>(
                 if let Some(scaling) = scaling {
                     scaling.apply(&mut observations.features);
                 }
-                let observation = Observation::from_rows(
-                    &spec,
-                    count,
-                    observations.features.clone(),
-                    observations.activations.clone(),
-                    &observations.mask,
-                    *device,
-                );
+                let observation = Observation::new(&spec, observations.clone(), *device);
                 let logits = policy.act(&observation, plan.routing, plan.temperature).logits;
                 let logits: Vec<f32> =
                     logits.into_data().convert::<f32>().into_vec().expect("logits are f32");

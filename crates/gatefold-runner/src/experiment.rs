@@ -250,7 +250,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let rollout = rollout.map_err(|e| self.misfortune(e.to_string()))?;
         let mut metrics = self.take_in(&rollout);
         metrics.merge(gate_metrics(&self.config.policy.experts, &rollout));
-        metrics.merge(attention_metrics(&policy, &rollout, &self.device));
+        metrics.merge(attention_metrics(&policy, &self.parts.learner.spec, &rollout, &self.device));
         metrics.merge(plan_metrics(&plan));
         drop(policy); // its tensors are the parameters, which the update changes in place
         let rewards = self.parts.rewards.scale(rollout.rewards.view(), rollout.ends.view(), ppo.gamma);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Tensor, TensorData};
+use gatefold_env::EnvSpec;
 use gatefold_monitor::{Metrics, names};
 use gatefold_ops::OpsBackend;
-use gatefold_policy::ActorCritic;
+use gatefold_policy::{ActorCritic, Observation};
 use gatefold_ppo::Rollout;
 use gatefold_router::GateStatistics;
 
@@ -36,6 +36,7 @@ pub(crate) fn gate_metrics(experts: &[String], rollout: &Rollout) -> Metrics {
 /// How attention was spread at the rollout's start, and how far apart nodes are; nothing without a graph.
 pub(crate) fn attention_metrics<B: OpsBackend>(
     policy: &ActorCritic<B>,
+    spec: &EnvSpec,
     rollout: &Rollout,
     device: &B::Device,
 ) -> Metrics {
@@ -43,10 +44,9 @@ pub(crate) fn attention_metrics<B: OpsBackend>(
     let Some(encoder) = policy.graph_encoder() else {
         return metrics;
     };
-    let width = rollout.observations.activations.len() / rollout.observations.rows();
     let rows = rollout.num_envs().min(ATTENTION_ROWS);
-    let data = TensorData::new(rollout.observations.activations[..rows * width].to_vec(), [rows, width]);
-    let encoding = encoder.forward(Tensor::from_data(data, device));
+    let observation = Observation::new(spec, rollout.observations.pick(0..rows), device);
+    let encoding = policy.encode(&observation).expect("there is an encoder");
     let layers = encoder.statistics(&encoding);
     let entropies: Vec<f64> = layers.iter().filter_map(|layer| layer.attention_entropy).collect();
     if !entropies.is_empty() {

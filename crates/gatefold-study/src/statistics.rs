@@ -102,7 +102,9 @@ pub fn probability_of_improvement(x: &Scores, y: &Scores) -> f64 {
     let pairs = (x.num_runs() * y.num_runs()) as f64;
     let wins = |task: usize| -> f64 {
         x.task(task)
-            .flat_map(|x| y.task(task).map(move |y| f64::from(u8::from(x > y)) + 0.5 * f64::from(u8::from(x == y))))
+            .flat_map(|x| {
+                y.task(task).map(move |y| f64::from(u8::from(x > y)) + 0.5 * f64::from(u8::from(x == y)))
+            })
             .sum()
     };
     (0..x.tasks).map(|task| wins(task) / pairs).sum::<f64>() / x.tasks as f64

@@ -32,6 +32,10 @@ pub(super) fn row_difference(
             first("activation", a, b, bits)
         })
         .or_else(|| {
+            let (a, b) = (row(&a.node_features, a.rows(), i), row(&b.node_features, b.rows(), j));
+            first("node feature", a, b, bits)
+        })
+        .or_else(|| {
             let (a, b) = (row(&a.mask, a.rows(), i), row(&b.mask, b.rows(), j));
             first("mask entry", a, b, |x, y| x == y)
         })

@@ -20,7 +20,8 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         name: "sizes-are-positive",
-        about: "There is at least one feature, one action, and one step before the clock cuts.",
+        about: "There is at least one feature, one action, one step before the clock cuts, and a graph under \
+                node features.",
         run: sizes_are_positive,
     },
     Check {
@@ -63,6 +64,9 @@ fn sizes_are_positive(lab: &Lab<'_>) -> Result<Outcome, Fault> {
         return Err(Fault::new(format!(
             "{num_features} features, {num_actions} actions, time limit {max_episode_steps:?}"
         )));
+    }
+    if lab.spec.node_features > 0 && lab.spec.graph.is_none() {
+        return Err(Fault::new(format!("{} node features without a graph", lab.spec.node_features)));
     }
     Ok(Outcome::Held)
 }

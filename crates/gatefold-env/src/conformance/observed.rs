@@ -20,11 +20,23 @@ pub(super) const CHECKS: &[Check] = &[
         },
     },
     Check {
+        name: "node-features-are-written",
+        about: "Every node feature is written each time, whatever the buffer held before.",
+        run: |lab| {
+            prefilled(lab, |batch, second| batch.node_features.fill(if second { f32::NAN } else { -7e30 }))
+        },
+    },
+    Check {
         name: "mask-is-written",
         about: "Every mask entry is written each time, whatever the buffer held before.",
         run: |lab| prefilled(lab, |batch, second| batch.mask.fill(second)),
     },
     Check { name: "features-are-finite", about: "No feature is NaN or infinite.", run: features_are_finite },
+    Check {
+        name: "node-features-are-finite",
+        about: "No node feature is NaN or infinite.",
+        run: node_features_are_finite,
+    },
     Check {
         name: "activations-are-in-range",
         about: "Every node activation lies in [0, 1].",
@@ -108,6 +120,13 @@ fn each<T: Copy>(
 
 fn features_are_finite(lab: &Lab<'_>) -> Result<Outcome, Fault> {
     each(lab, "feature", |batch| &batch.features, |x| (!x.is_finite()).then(|| x.to_string()))
+}
+
+fn node_features_are_finite(lab: &Lab<'_>) -> Result<Outcome, Fault> {
+    if lab.spec.node_features == 0 {
+        return Ok(Outcome::Skipped("its nodes have no features".to_string()));
+    }
+    each(lab, "node feature", |batch| &batch.node_features, |x| (!x.is_finite()).then(|| x.to_string()))
 }
 
 fn activations_are_in_range(lab: &Lab<'_>) -> Result<Outcome, Fault> {

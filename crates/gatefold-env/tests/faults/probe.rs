@@ -91,6 +91,7 @@ impl<const FAULT: u8> Environment for Probe<FAULT> {
         EnvSpec {
             masked: !Self::has(Fault::MaskUndeclared),
             graph: Some(Arc::new(graph)),
+            node_features: 2,
             max_episode_steps: Some(limit),
             ..EnvSpec::new(2, 3)
         }
@@ -145,6 +146,14 @@ impl<const FAULT: u8> Environment for Probe<FAULT> {
         }
         if Self::has(Fault::ActivationOutOfRange) && self.steps == 5 {
             view.activations[1] = 1.5;
+        }
+        for (k, feature) in view.node_features.iter_mut().enumerate() {
+            if !(Self::has(Fault::NodeFeatureUnwritten) && k == 3) {
+                *feature = self.drawn - k as f32;
+            }
+        }
+        if Self::has(Fault::NodeFeatureNotFinite) && self.steps == 5 {
+            view.node_features[0] = f32::INFINITY;
         }
         view.mask[self.steps as usize % 3] = false;
         if Self::has(Fault::EverythingForbidden) && self.steps == 5 {
