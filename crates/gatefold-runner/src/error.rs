@@ -146,6 +146,18 @@ pub enum RunError {
     #[error(transparent)]
     Env(#[from] EnvError),
 
+    /// A run that would not fit into memory.
+    #[error("this run needs about {needed} of memory and {available} are available: {parts}")]
+    #[diagnostic(help("lower the keys in parentheses; nothing has been written"))]
+    TooLarge {
+        /// What it needs, with its unit.
+        needed: String,
+        /// What there is, with its unit.
+        available: String,
+        /// What takes most of it, each with the keys that size it.
+        parts: String,
+    },
+
     /// A device that cannot be used.
     #[error("--device {device}: {reason}")]
     Device {

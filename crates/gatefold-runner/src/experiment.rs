@@ -15,6 +15,7 @@ use crate::assembly::{Parts, on_device, on_threads};
 use crate::checkpoint::{self, CheckpointStore, CheckpointWriter, Found, Header, Saved, Snapshot};
 use crate::evaluate::{Player, evaluate_policy, pick};
 use crate::events::{Evaluation, Event, Progress, Reporter};
+use crate::footprint::refuse_too_large;
 use crate::report::{Clock, Pace, attention_metrics, evaluation_metrics, gate_metrics};
 use crate::run_dir::{RunDir, read_config};
 use crate::state::{Counters, RunState, Target};
@@ -23,12 +24,15 @@ use crate::{
 };
 
 /// Trains one experiment in a new run directory.
+///
+/// Refuses what cannot fit into this machine's memory before anything is built or written.
 pub fn train(
     config: &ExperimentConfig,
     options: &RunOptions,
     entries: &[EnvEntry],
     reporter: &mut dyn Reporter,
 ) -> Result<Summary, RunError> {
+    refuse_too_large(config, entries)?;
     on_threads(options, || {
         on_device!(options.device, |device: B| {
             let parts = Parts::<B>::new(config, entries, &device)?;
@@ -48,6 +52,7 @@ pub fn resume(
 ) -> Result<Summary, RunError> {
     let config = read_config(run, overrides, entries)?;
     let run_dir = RunDir::open(run)?;
+    refuse_too_large(&config, entries)?;
     on_threads(options, || {
         on_device!(options.device, |device: B| {
             let parts = Parts::<B>::new(&config, entries, &device)?;

@@ -13,6 +13,7 @@ mod error;
 mod evaluate;
 pub mod events;
 mod experiment;
+mod footprint;
 pub mod layers;
 mod metrics_log;
 mod options;

@@ -140,6 +140,15 @@ fn keys_that_do_not_go_together_are_both_named_and_the_one_that_was_set_is_blame
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_cannot_fit_into_memory_is_refused_before_it_is_built() {
+    let widths = vec!["4096"; 4000].join(",");
+    let text = format!("{CORRIDOR}[policy]\ntrunk = [{widths}]\n");
+    let expected = ["TiB of memory", "available", "parameters of the trunks (policy.trunk)"];
+    refused(&text, &["train", "x.toml"], &expected);
+}
+
 #[test]
 fn routing_that_nobody_asked_for_is_no_contradiction() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,316 @@
+//! What a run will hold in memory, predicted before anything is built.
+//!
+//! An estimate from below: environments, evaluation and the allocator come on top. It is there to
+//! refuse what cannot work with a message, where the system would end the process without one.
+
+use std::fs;
+use std::path::Path;
+
+use gatefold_env::{EnvEntry, EnvSpec};
+use gatefold_policy::Architecture;
+
+use crate::assembly::build_envs;
+use crate::config::ExperimentConfig;
+use crate::error::RunError;
+
+/// Bytes of a number in single precision.
+const SINGLE: f64 = 4.0;
+/// How often a parameter is held: its value, gradient and two moments; and value and moments once
+/// more as a snapshot and as encoded bytes while a checkpoint is written beside the loop.
+const COPIES: f64 = 4.0 + 3.0 + 3.0;
+/// How often an activation is held: for the backward pass, and as its gradient.
+const PASSES: f64 = 2.0;
+
+/// A part of the policy with the keys that size it.
+struct Module {
+    name: &'static str,
+    keys: &'static str,
+    /// Parameters.
+    params: f64,
+    /// Numbers that one row of a minibatch leaves behind.
+    per_row: f64,
+}
+
+/// Something that takes memory.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    keys: String,
+    bytes: f64,
+}
+
+/// Fails if the run cannot fit into this machine's memory, naming the keys that make it large.
+/// Where the system does not tell its memory, nothing is refused.
+pub(crate) fn refuse_too_large(config: &ExperimentConfig, entries: &[EnvEntry]) -> Result<(), RunError> {
+    let Some(available) = available() else { return Ok(()) };
+    let env = build_envs(config, entries, 1, config.run.seed)?;
+    judge(&parts(config, env.spec()), available)
+}
+
+fn judge(parts: &[Part], available: f64) -> Result<(), RunError> {
+    let needed: f64 = parts.iter().map(|part| part.bytes).sum();
+    if needed <= available {
+        return Ok(());
+    }
+    let mut large: Vec<_> = parts.iter().filter(|part| part.bytes >= needed / 10.0).collect();
+    large.sort_by(|a, b| b.bytes.total_cmp(&a.bytes));
+    let large: Vec<_> =
+        large.iter().map(|part| format!("{} for {} ({})", size(part.bytes), part.name, part.keys)).collect();
+    Err(RunError::TooLarge { needed: size(needed), available: size(available), parts: large.join(", ") })
+}
+
+fn size(bytes: f64) -> String {
+    const KIB: f64 = 1024.0;
+    match bytes {
+        _ if bytes < KIB.powi(3) => format!("{:.0} MiB", bytes / KIB.powi(2)),
+        _ if bytes < KIB.powi(4) => format!("{:.1} GiB", bytes / KIB.powi(3)),
+        _ => format!("{:.1} TiB", bytes / KIB.powi(4)),
+    }
+}
+
+fn parts(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Part> {
+    let (num_envs, minibatch) = (config.run.num_envs, config.ppo.minibatch);
+    let rows = num_envs.max(minibatch) as f64;
+    let rows_key = if minibatch >= num_envs { "ppo.minibatch" } else { "run.num_envs" };
+    let mut parts = vec![rollout(config, spec)];
+    for Module { name, keys, params, per_row } in modules(config, spec) {
+        let (learned, passing) = (params * COPIES * SINGLE, rows * per_row * PASSES * SINGLE);
+        parts.push(Part {
+            name: format!("parameters of the {name}"),
+            keys: keys.to_string(),
+            bytes: learned,
+        });
+        let keys = format!("{rows_key}, {keys}");
+        parts.push(Part { name: format!("activations of the {name}"), keys, bytes: passing });
+    }
+    parts
+}
+
+/// Observations, and what is known of each step.
+fn rollout(config: &ExperimentConfig, spec: &EnvSpec) -> Part {
+    /// Action, log-probability, two values, raw and scaled reward, advantage, return.
+    const NUMBERS: f64 = 8.0;
+    let steps = (config.ppo.num_steps * config.run.num_envs) as f64;
+    let gates =
+        if config.policy.architecture == Architecture::Routed { config.policy.experts.len() } else { 0 };
+    let observation = SINGLE * (spec.num_features + spec.num_nodes()) as f64 + spec.num_actions() as f64;
+    let bytes =
+        (steps + config.run.num_envs as f64) * observation + steps * SINGLE * (NUMBERS + gates as f64);
+    Part { name: "the rollout".to_string(), keys: "run.num_envs, ppo.num_steps".to_string(), bytes }
+}
+
+fn modules(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Module> {
+    let policy = &config.policy;
+    let sum = |widths: &[usize]| widths.iter().map(|&width| width as f64).sum::<f64>();
+    let width = policy.trunk.last().copied().unwrap_or(0) as f64;
+    let (actions, experts) = (spec.num_actions() as f64, policy.experts.len() as f64);
+    let graph = spec.graph.as_ref().filter(|_| policy.architecture != Architecture::Mlp);
+    let hidden = policy.gat.hidden as f64;
+    let joined = width + if graph.is_some() { hidden } else { 0.0 };
+
+    let mut modules = vec![Module {
+        name: "trunks",
+        keys: "policy.trunk",
+        params: 2.0 * mlp(spec.num_features as f64, &policy.trunk) + joined + 1.0,
+        per_row: 2.0 * sum(&policy.trunk),
+    }];
+    if let Some(graph) = graph {
+        let (nodes, edges) = (graph.num_nodes() as f64, graph.csr().num_edges() as f64);
+        let (layers, heads) = (policy.gat.layers as f64, policy.gat.heads as f64);
+        // The enum of the choice is a crate below the policy's; its name in a file will do.
+        let full_width = serde_json::json!(policy.gat.combine) == "average";
+        let projected = if full_width { heads * hidden } else { hidden };
+        let layer =
+            hidden * projected + 2.0 * projected + 2.0 * hidden + graph.relations().len() as f64 * heads;
+        modules.push(Module {
+            name: "graph encoder",
+            keys: "policy.gat.hidden, policy.gat.layers, policy.gat.heads",
+            params: (graph.kinds().len() as f64 + nodes + 1.0) * hidden
+                + layers * layer
+                + hidden * (hidden + 2.0),
+            // The last layer computes the readout's rows alone.
+            per_row: ((layers - 1.0) * nodes + graph.readout_nodes().len() as f64) * (hidden + projected)
+                + layers * edges * heads,
+        });
+    }
+    if policy.architecture != Architecture::Routed {
+        let (params, per_row) = (joined * actions + actions, actions);
+        modules.push(Module { name: "action head", keys: "policy.trunk", params, per_row });
+        return modules;
+    }
+    if policy.experts.len() > 1 {
+        let widths = [&policy.router_hidden[..], &[policy.experts.len()]].concat();
+        let norms = 2.0 * sum(&policy.router_hidden);
+        modules.push(Module {
+            name: "router",
+            keys: "policy.router_hidden",
+            params: mlp(joined, &widths) + norms,
+            per_row: 2.0 * sum(&widths),
+        });
+    }
+    let widths = [&policy.expert_hidden[..], &[spec.num_actions()]].concat();
+    modules.push(Module {
+        name: "experts",
+        keys: "policy.expert_hidden, policy.experts",
+        params: experts * mlp(width, &widths),
+        per_row: experts * sum(&widths),
+    });
+    modules
+}
+
+/// Weights and biases from `input` through layers of `widths`.
+fn mlp(input: f64, widths: &[usize]) -> f64 {
+    let mut from = input;
+    let layer = |width: &usize| {
+        let to = *width as f64;
+        let params = from * to + to;
+        from = to;
+        params
+    };
+    widths.iter().map(layer).sum()
+}
+
+/// Bytes that this process can still take, where the system tells.
+fn available() -> Option<f64> {
+    let free = mem_available(&fs::read_to_string("/proc/meminfo").ok()?)?;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&groups).into_iter().filter_map(|file| {
+        // A group without a limit says `max`.
+        fs::read_to_string(file).ok()?.trim().parse::<f64>().ok()
+    });
+    Some(limits.fold(free, f64::min))
+}
+
+/// `MemAvailable` of /proc/meminfo in bytes.
+fn mem_available(meminfo: &str) -> Option<f64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0)
+}
+
+/// Where the limits of this process's control groups stand, those of the groups above included.
+fn limit_files(groups: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        for group in Path::new(path).ancestors() {
+            let group = group.display().to_string();
+            files.push(format!("{root}{}/{file}", group.trim_end_matches('/')));
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use burn::backend::Flex;
+    use gatefold_env::{Purpose, stream};
+    use gatefold_gat::Heads;
+    use gatefold_graph::TypedGraph;
+    use gatefold_policy::ActorCritic;
+
+    use super::*;
+
+    fn spec(nodes: usize) -> EnvSpec {
+        let mut graph = TypedGraph::new("chain", &["condition", "operator"], &["operator"]);
+        for i in 0..nodes {
+            graph.add_node(&i.to_string(), ["condition", "operator"][i % 2], None).unwrap();
+            if i > 0 {
+                graph.add_edge(&(i - 1).to_string(), &i.to_string(), "then").unwrap();
+            }
+        }
+        let graph = (nodes > 0).then(|| Arc::new(graph.with_self_loops()));
+        EnvSpec { graph, ..EnvSpec::new(30, 7) }
+    }
+
+    fn changed(change: impl FnOnce(&mut ExperimentConfig)) -> ExperimentConfig {
+        let mut config = ExperimentConfig::new("a test", "somewhere");
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn the_parameters_foreseen_are_those_that_are_built() {
+        let architecture = |architecture| changed(|config| config.policy.architecture = architecture);
+        let cases = [
+            (changed(|_| ()), 6),
+            (changed(|_| ()), 0),
+            (changed(|config| config.policy.experts.truncate(1)), 6),
+            (changed(|config| config.policy.gat.combine = Heads::Average), 6),
+            (changed(|config| config.policy.trunk = vec![300, 20]), 6),
+            (architecture(Architecture::Mlp), 6),
+            (architecture(Architecture::MlpGat), 6),
+        ];
+        for (config, nodes) in cases {
+            let mut rng = stream(1, Purpose::Initialisation, 0);
+            let policy =
+                ActorCritic::<Flex>::new(&config.policy, &spec(nodes), &mut rng, &Default::default())
+                    .unwrap();
+            let built = gatefold_optim::count(&policy) as f64;
+            let foreseen: f64 = modules(&config, &spec(nodes)).iter().map(|module| module.params).sum();
+            assert!((foreseen / built - 1.0).abs() < 0.02, "{foreseen} of {built}: {:?}", config.policy);
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_the_keys_that_make_it_so() {
+        const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+        let told = |config: &ExperimentConfig| {
+            judge(&parts(config, &spec(6)), 8.0 * GIB).map_err(|error| error.to_string())
+        };
+        assert_eq!(told(&changed(|_| ())), Ok(()));
+        let cases = [
+            (
+                changed(|config| config.policy.trunk = vec![4096; 20]),
+                "parameters of the trunks (policy.trunk)",
+            ),
+            (
+                changed(|config| config.policy.expert_hidden = vec![4096; 8]),
+                "parameters of the experts (policy.expert_hidden, policy.experts)",
+            ),
+            (
+                changed(|config| (config.run.num_envs, config.ppo.num_steps) = (1 << 14, 1 << 12)),
+                "the rollout (run.num_envs, ppo.num_steps)",
+            ),
+            (
+                changed(|config| (config.ppo.minibatch, config.ppo.num_steps) = (1 << 20, 1 << 15)),
+                "activations of the experts (ppo.minibatch, policy.expert_hidden, policy.experts)",
+            ),
+        ];
+        for (config, expected) in cases {
+            let told = told(&config).expect_err(expected);
+            assert!(told.contains(expected) && told.contains("8.0 GiB are available"), "{told}");
+        }
+    }
+
+    #[test]
+    fn memory_is_read_as_the_system_tells_it() {
+        let meminfo = "MemTotal:       24682196 kB\nMemAvailable:    1024 kB\nBuffers: 0 kB\n";
+        assert_eq!(mem_available(meminfo), Some(1024.0 * 1024.0));
+        assert_eq!(mem_available("MemTotal: 1 kB\n"), None);
+        assert_eq!(
+            limit_files("0::/app/run\n"),
+            [
+                "/sys/fs/cgroup/app/run/memory.max",
+                "/sys/fs/cgroup/app/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        assert_eq!(
+            limit_files("5:cpu,cpuacct:/a\n4:memory:/\n"),
+            ["/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        );
+        let sizes = [(5e5, "0 MiB"), (3e9, "2.8 GiB"), (3e12, "2.7 TiB")];
+        sizes.iter().for_each(|&(bytes, text)| assert_eq!(size(bytes), text));
+    }
+}
