@@ -16,7 +16,7 @@ use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor},
     level::{level, mul_add, multiversion},
-    math::tanh_in_place,
+    math::{add_scaled, tanh_in_place},
     scratch::Scratch,
     sgemm::{Init, Matrix, Panels, gemm},
 };
@@ -24,6 +24,9 @@ use crate::Activation;
 
 /// Rows per chunk; the parts of a weight gradient belong to these chunks.
 const CHUNK: usize = 256;
+
+/// Up to so many rows a weight gradient is a sum of outer products.
+const FEW_ROWS: usize = 4;
 
 /// Applies the activation to finished elements.
 pub(super) fn activate(act: Activation, y: &mut [f32]) {
@@ -74,6 +77,23 @@ fn add_rows_body<const FMA: bool>(g: &[f32], bias: &mut [f32]) {
     for g in g.chunks_exact(n) {
         for j in 0..n {
             bias[j] += g[j];
+        }
+    }
+}
+
+multiversion! {
+    /// `d_weight = x^T dz` for a few rows, with the bits of the matrix product: one row of the result
+    /// at a time, because for short sums a tile costs more to start than to compute.
+    fn outer_products(x: &[f32], dz: &[f32], d_weight: &mut [f32], outputs: usize) = outer_body
+}
+
+#[inline(always)]
+fn outer_body<const FMA: bool>(x: &[f32], dz: &[f32], d_weight: &mut [f32], outputs: usize) {
+    let inputs = d_weight.len() / outputs;
+    for (i, row) in d_weight.chunks_exact_mut(outputs).enumerate() {
+        row.fill(0.0);
+        for (x, dz) in x.chunks_exact(inputs).zip(dz.chunks_exact(outputs)) {
+            add_scaled::<FMA>(row, x[i], dz);
         }
     }
 }
@@ -180,12 +200,14 @@ pub(super) fn backward_into(
             }
             &buffer
         };
-        let dz = Matrix::new(dz, count, outputs);
         if let Some(panels) = &panels {
-            gemm(level(), dz, panels, Init::Zero, input, |_| {});
+            gemm(level(), Matrix::new(dz, count, outputs), panels, Init::Zero, input, |_| {});
         }
-        if wants_weight {
-            let x = Matrix::new(&x[first * inputs..end * inputs], count, inputs);
+        let x = &x[first * inputs..end * inputs];
+        if wants_weight && count <= FEW_ROWS {
+            outer_products(x, dz, d_weight, outputs);
+        } else if wants_weight {
+            let (x, dz) = (Matrix::new(x, count, inputs), Matrix::new(dz, count, outputs));
             gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Zero, d_weight, |_| {});
         }
     };
@@ -273,5 +295,26 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
     match Linear.prepare::<C>([x.node, weight.node, bias.node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(state, y),
         OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_gradient_of_a_few_rows_has_the_bits_of_the_matrix_product() {
+        let numbers = |len: usize, seed: f32| -> Vec<f32> {
+            (0..len).map(|i| (i as f32 * 1.37 + seed).sin()).collect()
+        };
+        for (rows, inputs, outputs) in [(1, 5, 3), (2, 17, 40), (4, 64, 33)] {
+            let (x, dz) = (numbers(rows * inputs, 0.3), numbers(rows * outputs, 1.1));
+            let mut few = vec![f32::NAN; inputs * outputs];
+            outer_products(&x, &dz, &mut few, outputs);
+            let mut product = vec![f32::NAN; inputs * outputs];
+            let (x, dz) = (Matrix::new(&x, rows, inputs), Matrix::new(&dz, rows, outputs));
+            gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Zero, &mut product, |_| {});
+            assert_eq!(few, product, "{rows} rows");
+        }
     }
 }

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::{
-    level::Level,
+    level::{Level, level},
     microkernel::{self, PANEL, Tile},
     scratch::Scratch,
 };
@@ -103,11 +103,64 @@ fn pack(b: Matrix<'_>, first: usize, panel: &mut [f32]) {
         if width < PANEL {
             panel.fill(0.0);
         }
+        let done = pack_blocks(b, first, width, panel);
         for j in 0..width {
             let column = &b.data[(first + j) * b.col_stride..];
-            for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let from = if j < done.0 { done.1 } else { 0 };
+            for (k, row) in panel.chunks_exact_mut(PANEL).enumerate().skip(from) {
                 row[j] = column[k * b.row_stride];
             }
+        }
+    }
+}
+
+/// Transposes what it can of a panel in blocks of 8 x 8 and returns how many of its first columns and
+/// of their first rows that was.
+fn pack_blocks(b: Matrix<'_>, first: usize, width: usize, panel: &mut [f32]) -> (usize, usize) {
+    #[cfg(target_arch = "x86_64")]
+    if b.row_stride == 1 && level() != Level::Portable {
+        let (columns, rows) = (width / 8 * 8, b.rows / 8 * 8);
+        for j in (0..columns).step_by(8) {
+            let start = (first + j) * b.col_stride;
+            for k in (0..rows).step_by(8) {
+                let from = &b.data[start + k..start + k + 7 * b.col_stride + 8];
+                let to = &mut panel[k * PANEL + j..(k + 7) * PANEL + j + 8];
+                // SAFETY: every other level has AVX2; the slices reach to the last of 8 rows of 8.
+                unsafe { transpose_8x8(from.as_ptr(), b.col_stride, to.as_mut_ptr(), PANEL) };
+            }
+        }
+        return (columns, rows);
+    }
+    let _ = (b, first, width, panel);
+    (0, 0)
+}
+
+/// # Safety
+/// The machine has AVX2; 8 rows of 8 elements can be read and written at these strides.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn transpose_8x8(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller vouches for all pointers.
+    unsafe {
+        let row = |i: usize| _mm256_loadu_ps(from.add(i * from_row));
+        let mut pairs = [_mm256_setzero_ps(); 8]; // neighbouring rows, interleaved
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_ps(row(2 * i), row(2 * i + 1));
+            pairs[2 * i + 1] = _mm256_unpackhi_ps(row(2 * i), row(2 * i + 1));
+        }
+        let mut fours = [_mm256_setzero_ps(); 8]; // four rows of one column in each half
+        for half in 0..2 {
+            for i in 0..2 {
+                let (a, b) = (pairs[4 * half + i], pairs[4 * half + i + 2]);
+                fours[4 * half + 2 * i] = _mm256_shuffle_ps::<0x44>(a, b);
+                fours[4 * half + 2 * i + 1] = _mm256_shuffle_ps::<0xEE>(a, b);
+            }
+        }
+        for i in 0..4 {
+            let (upper, lower) = (fours[i], fours[4 + i]);
+            _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(upper, lower));
+            _mm256_storeu_ps(to.add((4 + i) * to_row), _mm256_permute2f128_ps::<0x31>(upper, lower));
         }
     }
 }
@@ -221,7 +274,7 @@ unsafe fn tile_at(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::level::{level, mul_add};
+    use crate::cpu::level::mul_add;
 
     fn numbers(len: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
