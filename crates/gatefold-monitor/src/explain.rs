@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use gatefold_curriculum::Phase;
+
 use crate::monitors::number;
 use crate::{Happening, Metrics, MonitorConfig, RunEvent, Severity, Verdict, names};
 
@@ -113,6 +115,8 @@ fn vital_numbers(metrics: &Metrics, config: &MonitorConfig) -> Vec<String> {
         true => "in units of raw rewards".to_string(),
         false => at_most(config.grad_norm_warning),
     };
+    let fine_tune = metrics.get(names::CURRICULUM_PHASE) == Some(Phase::FineTune.index() as f64);
+    let phase = if fine_tune { Phase::FineTune } else { Phase::Warmup };
     let lines = [
         (names::ROLLOUT_RETURN_MEAN, "mean return", "last 100 episodes".to_string()),
         (names::ROLLOUT_SCORE_MEAN, "mean score", "last 100 episodes".to_string()),
@@ -121,7 +125,7 @@ fn vital_numbers(metrics: &Metrics, config: &MonitorConfig) -> Vec<String> {
         (names::TRAIN_APPROX_KL, "approximate KL", at_most(config.approx_kl_warning)),
         (names::TRAIN_EXPLAINED_VARIANCE, "explained variance", "better towards 1".to_string()),
         (names::TRAIN_ENTROPY, "entropy of actions", "falls as the policy decides".to_string()),
-        (names::ROUTER_USAGE_ENTROPY, "usage of experts", at_least(config.usage_entropy_warning)),
+        (names::ROUTER_USAGE_ENTROPY, "usage of experts", at_least(config.usage_entropy_bound(phase))),
         (names::ROUTER_SPECIALISATION, "specialisation", "above 0 in fine-tune".to_string()),
         (names::GAT_ATTENTION_ENTROPY, "attention entropy", "reported".to_string()),
         (names::LADDER_RUNG, "rung of the ladder", "0 is the full method".to_string()),
@@ -200,8 +204,6 @@ pub fn explain(events: &[RunEvent], last: Option<&Metrics>, config: &MonitorConf
 
 #[cfg(test)]
 mod tests {
-    use gatefold_curriculum::Phase;
-
     use super::*;
 
     fn raised(iteration: u64, since: u64, severity: Severity, monitor: &str) -> RunEvent {
@@ -237,8 +239,8 @@ mod tests {
         metrics.set(names::TIME_ENV_STEPS, 311_296.0);
         let text = explain(&[], Some(&metrics), &MonitorConfig::default());
         let expected = "This run is healthy: no monitor raised a warning or an alarm. It has done 76 iterations, \
-                        311296 steps.\n\nThe last iteration's numbers\n  mean return 74.60 (last 100 episodes)\n  \
-                        gradient norm before clipping 0.847 (healthy below 5.00)\n";
+                        311296 steps.\n\nThe last iteration's numbers\n  mean return 74.6 (last 100 episodes)\n  \
+                        gradient norm before clipping 0.847 (healthy below 5)\n";
         assert_eq!(text, expected);
     }
 

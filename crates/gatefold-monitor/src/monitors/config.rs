@@ -1,5 +1,6 @@
 //! `[monitors]`: windows and thresholds of the health verdicts.
 
+use gatefold_curriculum::Phase;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +227,16 @@ pub enum MonitorError {
     },
 }
 
+/// Share of the usage entropy's warning bound that holds in the fine-tune phase.
+const FINE_TUNE_SHARE: f64 = 0.8;
+
 impl MonitorConfig {
+    /// Entropy of the mean gates, as a fraction of ln K, below which a warning stands in this phase.
+    pub(crate) fn usage_entropy_bound(&self, phase: Phase) -> f64 {
+        let share = if phase == Phase::FineTune { FINE_TUNE_SHARE } else { 1.0 };
+        (self.usage_entropy_warning * share).max(self.usage_entropy_alarm)
+    }
+
     /// Rejects values outside their range and thresholds out of order. NaN is in no range.
     pub fn validate(&self) -> Result<(), MonitorError> {
         const MOST: f64 = f64::MAX;

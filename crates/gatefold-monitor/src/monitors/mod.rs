@@ -2,6 +2,7 @@
 
 mod attention;
 mod config;
+mod experts;
 mod gradient;
 mod history;
 mod losses;
@@ -22,9 +23,10 @@ pub(crate) use view::number;
 
 use serde::{Deserialize, Serialize};
 
+use self::experts::ExpertAges;
 use self::history::History;
 use self::losses::LossRecord;
-use self::router::{ExpertAges, SparsePhase};
+use self::router::SparsePhase;
 use self::score_record::ScoreRecord;
 use self::value_head::VALUE_ERROR;
 use self::view::View;
@@ -126,7 +128,8 @@ impl Monitors {
         let mut reported = spread::variances(&view);
         let mut verdicts = Vec::new();
         verdicts.extend(not_finite(metrics));
-        router::judge(&view, &state.ages, state.sparse, &mut verdicts);
+        router::judge(&view, state.sparse, &mut verdicts);
+        experts::judge(&view, &state.ages, &mut verdicts);
         gradient::judge(&view, &mut verdicts);
         attention::judge(&view, &mut verdicts);
         policy::judge(&view, &mut verdicts);

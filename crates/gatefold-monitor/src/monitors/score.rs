@@ -128,7 +128,7 @@ fn flat(view: &View) -> Option<Verdict> {
             (names::ROLLOUT_RETURN_MEAN, level),
             format!("a rise of more than {} over the first mean return", number(view.score.margin(config))),
             evidence("the return does not rise and never did"),
-            "raise curriculum.lr_scale or the entropy coefficient of the phase, collect more per update (ppo.num_steps, \
+            "cure other alarms first, if any stand; else raise curriculum.lr_scale or the entropy coefficient of the phase, collect more per update (ppo.num_steps, \
              run.num_envs), and compare with a random policy (gatefold eval); if this return is the best there is, say so \
              with run.target_return",
         ));

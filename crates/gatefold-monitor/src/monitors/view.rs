@@ -75,7 +75,8 @@ pub(crate) fn above(value: f64, warning: f64, alarm: f64) -> Option<Severity> {
 /// A number for a sentence: about three digits.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
-    if size == 0.0 || !value.is_finite() {
+    let short = size < 100.0 && (100.0 * value).round() / 100.0 == value;
+    if short || !value.is_finite() {
         format!("{value}")
     } else if (1e-2..1e3).contains(&size) {
         let digits = if size < 1.0 {
@@ -106,7 +107,8 @@ mod tests {
             (212.4, "212"),
             (40_960.0, "40960"),
             (1.23e-5, "1.2e-5"),
-            (-0.5, "-0.500"),
+            (-0.5, "-0.5"),
+            (5.0, "5"),
             (f64::NAN, "NaN"),
         ];
         for (value, text) in cases {
