@@ -31,8 +31,8 @@
 //! | `not-finite` | any | none | finite | NaN or infinite, but in `explained_variance`, `value_sd_ratio`, `value_skill` | lower `lr_scale` |
 //! | `router-collapse` | `router/usage_entropy` | medium | 0.5-1 (fine-tune 0.4-1), else a warning | < 0.3 | raise `load_balance`, longer warmup |
 //! | `gate-entropy` | `router/entropy` | medium | 0.216-0.866 of ln K | information only | raise `load_balance` |
-//! | `router-chaos` | `router/entropy` | medium | < 0.866 ln K in sparse fine-tune, or falling; else a warning after 50 iterations of it | above after it had been below, or while the return is not at its best | longer transition, lower temperature |
-//! | `constant-router` | `router/specialisation` | medium | > 0.001 ln K in fine-tune, else a warning after 50 iterations of it | below, with gate entropy < 0.3 ln K | raise `alignment`, `diversity` |
+//! | `router-chaos` | `router/entropy` | medium | < 0.866 ln K in sparse fine-tune, or falling; else a warning after 100 iterations of it | above after it had been below, or for 50 iterations while the return is not at its best | longer transition, lower temperature |
+//! | `constant-router` | `router/specialisation` | medium | > 0.001 ln K in fine-tune, else a warning after 100 iterations of it | below, with gate entropy < 0.3 ln K | raise `alignment`, `diversity` |
 //! | `expert-usage` | `router/usage/*` | medium | 0.4/K-1.6/K before fine-tune | information only | raise `load_balance` |
 //! | `expert-dominance` | `router/usage/*` | medium | as above | > 0.8 with K >= 3 | raise `load_balance`, go back |
 //! | `dead-expert` | `router/usage/*`, `router/probability/*` | 50 iterations without use | each used, else a warning | most experts, beyond the reach of balancing | raise `load_balance`, fewer experts |

@@ -121,7 +121,7 @@ fn every_monitor_fires_within_its_window_and_names_evidence_and_advice() {
         ("router-collapse", Alarm, PLANTED, 20, &collapse),
         ("router-collapse", Warning, PLANTED, 20, &narrow),
         ("gate-entropy", Info, PLANTED, 20, &low_gates),
-        ("router-chaos", Warning, 70, 50, &undecided),
+        ("router-chaos", Warning, 70, 100, &undecided),
         ("router-chaos", Alarm, 70, 50, &undecided_and_poor),
         ("router-chaos", Alarm, PLANTED, 20, &chaos),
         ("constant-router", Alarm, PLANTED, 20, &constant_router),

@@ -102,10 +102,11 @@ fn gate_entropy(view: &View, sparse: SparsePhase) -> Option<Verdict> {
     if !view.at.sparse_fine_tune() || value <= config.gate_entropy_high * ln_experts {
         return None;
     }
-    // A router that had decided and no longer does is chaos at once. One that never did is given time,
-    // and is an alarm only where the return suffers too: high entropy alone may be a slow router.
+    // A router that had decided and no longer does is chaos at once. One that never did is an alarm only
+    // where the return suffers too: high entropy alone may be a slow router, which is given twice the time.
     let suffers = !view.at_its_best();
-    let late = sparse.iterations >= config.long_window && !falls(view)?;
+    let patience = if suffers { config.long_window } else { 2 * config.long_window };
+    let late = sparse.iterations >= patience && !falls(view)?;
     let (severity, what) = match (sparse.decided, late) {
         (true, _) => (Severity::Alarm, "gates had become sparse and lost it: they"),
         (false, true) if suffers => {
@@ -148,7 +149,7 @@ fn constant(view: &View, sparse: SparsePhase) -> Option<Verdict> {
     }
     let severity = if entropy < config.usage_entropy_alarm {
         Severity::Alarm
-    } else if sparse.iterations >= config.long_window {
+    } else if sparse.iterations >= 2 * config.long_window {
         Severity::Warning
     } else {
         return None; // before fine-tune every router starts like this
