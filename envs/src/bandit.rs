@@ -32,7 +32,7 @@ static GRAPH: LazyLock<Arc<TypedGraph>> = LazyLock::new(|| {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BanditConfig {
-    /// Decisions of an episode (at least 1).
+    /// Length of an episode, in steps.
     #[schemars(range(min = 1))]
     pub length: u32,
 }

@@ -15,10 +15,10 @@ pub const ENTRY: EnvEntry =
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityConfig {
-    /// Number of actions, and of features (at least 2).
+    /// Size of the action space and of the observation, a number of actions.
     #[schemars(range(min = 2, max = 4096))]
     pub num_actions: usize,
-    /// Steps of an episode (at least 1).
+    /// Length of an episode, in steps.
     #[schemars(range(min = 1))]
     pub length: u32,
 }

@@ -17,13 +17,13 @@ pub enum Heads {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatConfig {
-    /// Width of the node vectors. Must be a multiple of `heads` when heads are concatenated.
+    /// Width of the node vectors, in units. Must be a multiple of `heads` when heads are concatenated.
     #[schemars(range(min = 1, max = 4096))]
     pub hidden: usize,
-    /// Number of attention layers.
+    /// Depth of the encoder, in attention layers.
     #[schemars(range(min = 1, max = 16))]
     pub layers: usize,
-    /// Attention heads in each layer.
+    /// Width of attention in each layer, in heads.
     #[schemars(range(min = 1, max = 64))]
     pub heads: usize,
     /// How the heads are put together.

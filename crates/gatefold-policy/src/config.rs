@@ -34,7 +34,8 @@ pub enum Nonlinearity {
 pub struct PolicyConfig {
     /// What the policy is made of.
     pub architecture: Architecture,
-    /// Widths of the observation encoder's layers; actor and critic have one each.
+    /// Widths of the observation encoder's layers, in units, each from 1 to 4096; actor and critic
+    /// have one encoder each.
     #[schemars(length(min = 1))]
     pub trunk: Vec<usize>,
     /// Activation of the trunks and experts.
@@ -42,13 +43,13 @@ pub struct PolicyConfig {
     /// Names of the experts, one per expert. A graph's affinities refer to them.
     #[schemars(length(min = 1))]
     pub experts: Vec<String>,
-    /// Widths of each expert's hidden layers.
+    /// Widths of each expert's hidden layers, in units, each from 1 to 4096.
     #[schemars(length(min = 1))]
     pub expert_hidden: Vec<usize>,
-    /// Widths of the router's hidden layers.
+    /// Widths of the router's hidden layers, in units, each from 1 to 4096.
     #[schemars(length(min = 1))]
     pub router_hidden: Vec<usize>,
-    /// Gain of the orthogonal initialisation of the action head's last layer.
+    /// Gain of the orthogonal initialisation of the action head's last layer, dimensionless.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub action_gain: f32,
     /// Scale observations by their running mean and standard deviation, clipped to +-10.

@@ -18,38 +18,44 @@ pub enum ValueLoss {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoConfig {
-    /// Steps that each environment takes between updates.
+    /// Length of a rollout, in steps of each environment.
     #[schemars(range(min = 1, max = 1_048_576))]
     pub num_steps: usize,
-    /// Passes over each rollout.
+    /// Length of an update, in passes over the rollout.
     #[schemars(range(min = 1, max = 1000))]
     pub epochs: usize,
-    /// Rows in a minibatch; minibatch sizes of one epoch differ by at most one.
+    /// Size of a minibatch, in rows of the rollout, of which there are num_steps x num_envs; sizes in one
+    /// epoch differ by at most one.
     #[schemars(range(min = 2))]
     pub minibatch: usize,
-    /// Discount per step.
+    /// Discount per step, dimensionless.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub gamma: f32,
-    /// Lambda of the generalised advantage estimate.
+    /// Lambda of the generalised advantage estimate, dimensionless.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub gae_lambda: f32,
-    /// Half-width of the trusted ratio band. PPO paper, section 6.1.
+    /// Half-width of the trusted ratio band, dimensionless. PPO paper, section 6.1.
     #[schemars(range(min = 0.001, max = 1.0))]
     pub clip: f32,
-    /// Half-width of the band around the old value that a value may move to; 0 is off. Mse only.
+    /// Half-width of the band around the old value that a value may move to, in units of scaled
+    /// reward; 0 is off. Mse only.
     #[schemars(range(min = 0.0))]
     pub value_clip: f32,
+    /// Largest magnitude of the predicted values that advantages and value targets are made of, in units
+    /// of scaled rewards; 0 is off.
+    #[schemars(range(min = 0.0))]
+    pub value_clamp: f32,
     /// How far predicted values are from returns.
     pub value_loss: ValueLoss,
-    /// Weight of the mean squared value error in the loss.
+    /// Weight of the mean squared value error in the loss, dimensionless.
     #[schemars(range(min = 0.0))]
     pub value_coef: f32,
     /// Scale advantages to mean 0 and standard deviation 1 within each minibatch.
     pub normalize_advantages: bool,
-    /// Global gradient norm above which gradients are scaled down; 0 is off.
+    /// Global gradient norm above which gradients are scaled down, dimensionless; 0 is off.
     #[schemars(range(min = 0.0))]
     pub max_grad_norm: f32,
-    /// Stop the epochs of an iteration once approx_kl exceeds this; 0 is off.
+    /// Stop the epochs of an iteration once approx_kl exceeds this, in nats; 0 is off.
     #[schemars(range(min = 0.0))]
     pub target_kl: f32,
 }
@@ -64,6 +70,7 @@ impl Default for PpoConfig {
             gae_lambda: 0.97,
             clip: 0.15,
             value_clip: 0.0,
+            value_clamp: 0.0,
             value_loss: ValueLoss::Mse,
             value_coef: 0.5,
             normalize_advantages: true,
@@ -91,7 +98,7 @@ pub enum RewardScaling {
 pub struct RewardConfig {
     /// How rewards are brought to unit scale.
     pub scaling: RewardScaling,
-    /// Scaled rewards are clipped to this magnitude; 0 is off. Ignored when scaling is off.
+    /// Scaled rewards are clipped to this magnitude, dimensionless; 0 is off. Ignored when scaling is off.
     #[schemars(range(min = 0.0))]
     pub clip: f32,
 }
@@ -110,6 +117,19 @@ pub enum LoadBalance {
     Mse,
     /// Switch Transformer: selected fraction times mean routing probability.
     Switch,
+    /// No loss: a bias for each expert, added where top-k selects, moves by 0.001 once per iteration
+    /// against the rollout's load (DeepSeek-V3). Needs top-k routing.
+    Bias,
+}
+
+/// What PET, the penalty on second differences in time, acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PetTarget {
+    /// The actor's encoding of the observation.
+    HObs,
+    /// The router's gates.
+    Gates,
 }
 
 /// Settings of the auxiliary losses. Their coefficients belong to the curriculum.
@@ -118,14 +138,29 @@ pub enum LoadBalance {
 pub struct LossConfig {
     /// Which quantity the load-balance loss holds even.
     pub load_balance: LoadBalance,
-    /// Rows of each minibatch on which all experts are compared.
+    /// How much of each minibatch all experts are compared on, in rows.
     #[schemars(range(min = 1))]
     pub compared_rows: usize,
+    /// Temperature of the operator scores that the alignment loss makes its target of, dimensionless.
+    #[schemars(range(min = 0.01, max = 100.0))]
+    pub alignment_temperature: f32,
+    /// What PET, the penalty on second differences in time, acts on.
+    pub pet_on: PetTarget,
+    /// Size beyond which a second difference counts linearly (Huber), in units of what PET acts on; 0
+    /// squares them all.
+    #[schemars(range(min = 0.0))]
+    pub pet_huber: f32,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { load_balance: LoadBalance::Mse, compared_rows: 32 }
+        Self {
+            load_balance: LoadBalance::Mse,
+            compared_rows: 32,
+            alignment_temperature: 1.0,
+            pet_on: PetTarget::HObs,
+            pet_huber: 0.0,
+        }
     }
 }
 

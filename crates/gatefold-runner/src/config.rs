@@ -13,7 +13,7 @@ use crate::presets::Preset;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExperimentConfig {
-    /// Why this experiment exists: the question it answers, or what to compare it with.
+    /// Why this experiment exists, a text: the question it answers, or what to compare it with.
     #[schemars(length(min = 1))]
     pub about: String,
     /// Named settings under the file's own; whatever the file says wins.
@@ -49,7 +49,7 @@ pub struct ExperimentConfig {
 /// The environment of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EnvConfig {
-    /// Which environment; `gatefold env list` names them. Its own options stand beside this key.
+    /// Name of the environment; `gatefold env list` shows them. Its own options stand beside this key.
     #[schemars(length(min = 1))]
     pub name: String,
     /// The environment's own options.
@@ -65,22 +65,23 @@ pub struct RunConfig {
     /// Name of the run's folder under `runs/`; not set: the name of the experiment file. Letters,
     /// digits, `-`, `_` and `.`.
     pub name: Option<String>,
-    /// Environment steps over all environments; the last iteration is finished.
+    /// Length of the run, in environment steps over all environments; the last iteration is finished.
     #[schemars(range(min = 1))]
     pub total_steps: u64,
-    /// Environments stepped together.
+    /// Size of the batch that is stepped together, in environments.
     #[schemars(range(min = 1, max = 65536))]
     pub num_envs: usize,
-    /// Seed of every draw of the run.
+    /// Seed of every draw of the run, dimensionless.
     pub seed: u64,
-    /// Mean return of the last 100 episodes whose first reaching is recorded in the summary.
+    /// Mean return of the last 100 episodes, in units of raw reward, whose first reaching is recorded
+    /// in the summary.
     pub target_return: Option<f64>,
     /// End the run once target_return is reached.
     pub stop_at_target: bool,
-    /// Iterations between checkpoints; the first and the last state are always saved.
+    /// Distance between checkpoints, in iterations; the first and the last state are always saved.
     #[schemars(range(min = 1))]
     pub checkpoint_every: u64,
-    /// How many of the newest checkpoints are kept, beside the best one.
+    /// How many of the newest are kept beside the best one, a number of checkpoints.
     #[schemars(range(min = 1, max = 1000))]
     pub keep_checkpoints: usize,
 }
@@ -104,12 +105,12 @@ impl Default for RunConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Iterations between evaluations; 0 evaluates at the end of the run only.
+    /// Distance between evaluations, in iterations; 0 evaluates at the end of the run only.
     pub every: u64,
-    /// Episodes in one evaluation.
+    /// Length of one evaluation, in episodes.
     #[schemars(range(min = 1, max = 10_000))]
     pub episodes: usize,
-    /// Seed of the evaluation's environments. Environment streams are keyed by seed, so with a seed
+    /// Seed of the evaluation's environments, dimensionless. Environment streams are keyed by seed, so with a seed
     /// other than run.seed no episode of the training is met again; equal seeds are refused.
     pub seed: u64,
     /// Take the most probable action instead of sampling.

@@ -220,6 +220,68 @@ fn the_printed_defaults_are_a_file_that_can_be_checked() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
 }
 
+/// Units of numbers, as documentation writes them behind "in", "per" or "number of".
+const UNITS: [&str; 19] = [
+    "`unit`",
+    "actions",
+    "attention layers",
+    "checkpoints",
+    "environment steps",
+    "environments",
+    "episodes",
+    "experts",
+    "heads",
+    "iterations",
+    "layers",
+    "levels",
+    "nats",
+    "optimizer step",
+    "passes",
+    "rows",
+    "steps",
+    "units",
+    "units of raw reward",
+];
+
+/// Whether the documentation of a key that accepts `accepts` says what its values are.
+fn says_its_unit(about: &str, accepts: &str) -> bool {
+    if ["true or false", "one of these names:", "a table"].iter().any(|kind| accepts.starts_with(kind)) {
+        return true;
+    }
+    let about = about.to_lowercase();
+    if accepts.contains("string") {
+        return ["name", "path", "text"].iter().any(|word| about.contains(word));
+    }
+    let named =
+        |unit: &str| ["in", "per", "number of"].iter().any(|word| about.contains(&format!("{word} {unit}")));
+    about.contains("dimensionless") || UNITS.iter().any(|unit| named(unit))
+}
+
+#[test]
+fn every_key_says_what_it_is_what_it_accepts_and_in_which_unit() {
+    let text = gatefold(&["config", "defaults"]).out;
+    let (mut about, mut keys, mut mute) = (String::new(), 0, Vec::new());
+    for line in text.lines() {
+        let name = line.trim_start_matches("# ").split_once(" = ").map_or("", |(name, _)| name);
+        let is_key =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c));
+        if is_key {
+            keys += 1;
+            match about.split_once("Accepts ") {
+                Some((about, accepts)) if !about.trim().is_empty() && says_its_unit(about, accepts) => {}
+                _ => mute.push(format!("{name}: {about}")),
+            }
+        }
+        match line.strip_prefix("# ") {
+            Some(words) if !is_key => about += &format!("{words} "),
+            _ => about.clear(),
+        }
+    }
+    assert!(keys > 90, "{keys} keys");
+    assert!(mute.is_empty(), "{}", mute.join("\n"));
+    assert!(!says_its_unit("Steps of an episode.", "a whole number of at least 1"), "the rule can be broken");
+}
+
 #[test]
 fn environments_are_listed_and_checked() {
     let list = gatefold(&["env", "list"]);

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DelveConfig {
-    /// Steps after which an episode is truncated. Range [1, 100000].
+    /// Length at which an episode is truncated, in steps. Range [1, 100000].
     #[schemars(range(min = 1, max = 100_000))]
     pub max_steps: u32,
-    /// Levels of the dungeon; the last one has no stairs. Range [1, 5].
+    /// Depth of the dungeon, in levels; the last one has no stairs. Range [1, 5].
     #[schemars(range(min = 1, max = 5))]
     pub levels: u8,
-    /// Multiplies the number of monsters on each level and of those that arrive; 0 makes a peaceful dungeon. Range [0, 2].
+    /// Multiplies the number of monsters on each level and of those that arrive, dimensionless; 0 makes a peaceful dungeon. Range [0, 2].
     #[schemars(range(min = 0.0, max = 2.0))]
     pub monsters: f32,
 }

@@ -107,6 +107,7 @@ fn describe(text: &mut String, key: &Key) {
     comment(text, &key.about);
     match &key.kind {
         Kind::Choice(choices) => {
+            comment(text, "Accepts one of these names:");
             for (name, about) in choices {
                 comment(text, format!("- {name:?}: {about}").trim_end_matches(": "));
             }
