@@ -22,15 +22,16 @@ cos(x, y) = <x, y> / sqrt((|x|^2 + d)(|y|^2 + d)), d = 0.01 A with A all actions
 allowed actions with masked entries 0. Rows with one allowed action have cos 0.
 Sparsemax is entmax's, given z / temperature. Inputs but `target` are exact in f32.
 
-Cases of kind "graph" have `z` and `temperature` as above, `scores` `[B, O]` of operators, `experts` `[O]` (the
-expert of each operator, -1 for none), `target_temperature`, `target` `[B, K]`, `h` `[B, D]`, `operator_logits`
+Cases of kind "graph" have `z` and `temperature` as above, `scores` `[B, O]` of operators, `experts` `[O]`
+(the expert of each operator, -1 for none), `target_temperature`, `target` `[B, K]`, `h` `[B, D]`, `operator_logits`
 and `activations` `[B, O]`, `offsets` (CSR rows of edges by target), `attention` `[B, E, H]` with weights in
 multiples of 1/64 that sum to 1 per target, and `huber`:
 - `alignment` = mean_b KL(target || p), target = softmax(mean score of expert k's operators / target_temperature)
   over the experts that have operators, 0 for the others, constant for the gradient
 - `pet` = mean over triples and D of (h_t - 2 h_s + h_r)^2; `pet_huber` = 2 * torch's huber_loss in its place
 - `next_operator` = mean over pairs (s, t) and O of torch's BCE with logits of s and activations of t
-- `gini` = mean over b, targets with n > 1 in-edges and H of sum_ij |w_i - w_j| / (2 n); `gini_loss` = (gini - 0.3)^2
+- `gini` = mean over b, targets with n > 1 in-edges and H of sum_ij |w_i - w_j| / (2 n)
+- `gini_loss` = (gini - 0.3)^2
 
 Versions: entmax 1.3, torch 2.15.0, numpy 2.4.6.
 Run: `python tests/oracles/losses.py`.
