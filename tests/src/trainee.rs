@@ -84,7 +84,13 @@ impl Trainee {
             optimizer: AdamW::new::<Train, _>(OptimizerConfig::default(), &policy),
             policy,
             collector: Collector::new(envs, ppo.num_steps, scaling),
-            learner: Learner { ppo, losses: LossConfig::default(), spec },
+            learner: Learner {
+                ppo,
+                losses: LossConfig::default(),
+                spec,
+                experts: config.experts.clone(),
+                thorough: false,
+            },
             rewards: RewardScaler::new(rewards, params.num_envs),
             optimizer_steps: 0,
             iteration: 0,
@@ -95,7 +101,7 @@ impl Trainee {
     /// Rolls the policy out.
     pub fn collect(&mut self, plan: &Plan) -> Result<Rollout, RolloutError> {
         let mut rng = stream(self.seed, Purpose::Actions, self.iteration);
-        self.collector.collect(&self.policy.valid(), plan, &mut rng, &Default::default())
+        self.collector.collect(&self.policy.valid(), plan, &[], &mut rng, &Default::default())
     }
 
     /// Scales rewards and adds advantages.
@@ -108,7 +114,7 @@ impl Trainee {
     /// Improves the policy; on an error it stays as it was.
     pub fn update(&mut self, batch: &Batch, plan: &Plan) -> Result<Metrics, UpdateError> {
         let mut rng = stream(self.seed, Purpose::Shuffle, self.iteration);
-        let (policy, metrics) = self.learner.update(
+        let updated = self.learner.update(
             self.policy.clone(),
             &mut self.optimizer,
             batch,
@@ -117,9 +123,9 @@ impl Trainee {
             &mut rng,
             &Default::default(),
         )?;
-        self.policy = policy;
+        self.policy = updated.policy;
         self.iteration += 1;
-        Ok(metrics)
+        Ok(updated.metrics)
     }
 
     /// A whole iteration that nothing disturbs.

@@ -8,7 +8,7 @@ use gatefold_curriculum::{Plan, Routing};
 use gatefold_env::{Action, Environment, EpisodeEnd, ObservationBatch, Params, Purpose, stream};
 use gatefold_monitor::names::TRAIN_RATIO_DEVIATION_FIRST;
 use gatefold_optim::{export, import};
-use gatefold_policy::{Architecture, ChoiceError};
+use gatefold_policy::{Architecture, ChoiceError, RoutingInput};
 use gatefold_ppo::{Batch, RewardConfig, RewardScaler, RewardScaling, RolloutError, UpdateError, ValueLoss};
 use gatefold_router::{GateStatistics, route};
 use gatefold_tests::clock::{Clock, ClockConfig};
@@ -113,7 +113,8 @@ fn the_graph_readout_was_constant_whatever_the_state() {
         (0..4).for_each(|bit| activations[bit] = (row >> bit & 1) as f32);
     }
     let observation = observation(spec, &host, 0..rows);
-    let evaluation = trainee.policy.valid().evaluate(&observation, Routing::Softmax, 1.0);
+    let evaluation =
+        trainee.policy.valid().evaluate(&observation, RoutingInput::new(Routing::Softmax, 1.0), 0);
     let parts = [
         ("graph vector", bits(evaluation.graph.expect("a graph").graph)),
         ("router logits", bits(evaluation.gates.expect("a router").logits)),

@@ -9,7 +9,7 @@ use gatefold_env::{ObservationBatch, Params, Purpose, stream};
 use gatefold_gat::{GatConfig, GraphEncoder, Heads};
 use gatefold_graph::TypedGraph;
 use gatefold_monitor::names::TRAIN_RATIO_DEVIATION_FIRST;
-use gatefold_policy::{ActorCritic, Architecture, Evaluation};
+use gatefold_policy::{ActorCritic, Architecture, Evaluation, RoutingInput};
 use gatefold_tests::camp;
 use gatefold_tests::fixture::matrix;
 use gatefold_tests::tolerance::{assert_norm, bits, relative_error, values};
@@ -65,9 +65,17 @@ fn conditional_computation_has_the_bits_of_the_dense_computation() {
         let spec = trainee.learner.spec.clone();
         let host = observations(&mut trainee);
         let (rows, acting) = (host.rows(), trainee.policy.valid());
-        let act = acting.act(&observation(&spec, &host, 0..rows), routing, SHARP);
-        let dense = acting.evaluate(&observation(&spec, &host, 0..rows), routing, SHARP);
-        let tracked = trainee.policy.evaluate(&observation(&spec, &host, 0..rows), routing, SHARP);
+        let act = acting.act(&observation(&spec, &host, 0..rows), RoutingInput::new(routing, SHARP));
+        let dense = acting.evaluate(
+            &observation(&spec, &host, 0..rows),
+            RoutingInput::new(routing, SHARP),
+            usize::MAX,
+        );
+        let tracked = trainee.policy.evaluate(
+            &observation(&spec, &host, 0..rows),
+            RoutingInput::new(routing, SHARP),
+            usize::MAX,
+        );
 
         // With gradients Burn's softmax sums in another order than without.
         let tracked = (tracked.logits.inner(), tracked.values.inner());
@@ -114,11 +122,19 @@ fn a_batch_has_the_bits_of_its_rows_one_by_one() {
             let gates = evaluation.gates.map_or_else(Vec::new, |gates| bits(gates.alpha));
             [bits(evaluation.logits), bits(evaluation.values), gates]
         };
-        let batch = parts(policy.evaluate(&observation(&spec, &host, 0..rows), routing, 0.3));
+        let batch = parts(policy.evaluate(
+            &observation(&spec, &host, 0..rows),
+            RoutingInput::new(routing, 0.3),
+            usize::MAX,
+        ));
         let whole = observation(&spec, &host, 0..rows);
         assert_eq!(bits(policy.values(&whole)), batch[1], "{architecture:?}: the critic alone");
         for row in 0..rows {
-            let single = parts(policy.evaluate(&observation(&spec, &host, row..row + 1), routing, 0.3));
+            let single = parts(policy.evaluate(
+                &observation(&spec, &host, row..row + 1),
+                RoutingInput::new(routing, 0.3),
+                usize::MAX,
+            ));
             for ((part, batch), single) in ["logits", "values", "gates"].iter().zip(&batch).zip(&single) {
                 let width = single.len();
                 assert_eq!(
@@ -185,7 +201,7 @@ fn every_trainable_parameter_gets_a_gradient() {
         let spec = trainee.learner.spec.clone();
         let host = observations(&mut trainee);
         let rows = observation(&spec, &host, 0..host.rows());
-        let evaluation = trainee.policy.evaluate(&rows, Routing::Softmax, 1.0);
+        let evaluation = trainee.policy.evaluate(&rows, RoutingInput::new(Routing::Softmax, 1.0), usize::MAX);
         let (visited, silent) = silent_parameters(&trainee.policy, evaluation);
         assert!(silent.is_empty(), "{architecture:?} with {num_experts} experts: no gradient in {silent:?}");
         let parameters = gatefold_optim::export(&trainee.policy);
@@ -201,7 +217,7 @@ fn a_parameter_that_takes_no_part_is_named_as_silent() {
     let spec = trainee.learner.spec.clone();
     let host = observations(&mut trainee);
     let rows = observation(&spec, &host, 0..host.rows());
-    let evaluation = trainee.policy.evaluate(&rows, Routing::Uniform, 1.0);
+    let evaluation = trainee.policy.evaluate(&rows, RoutingInput::new(Routing::Uniform, 1.0), usize::MAX);
     let (_, silent) = silent_parameters(&trainee.policy, evaluation);
     assert!(!silent.is_empty() && silent.iter().all(|name| name.starts_with("router")), "{silent:?}");
 }

@@ -36,6 +36,8 @@ names! {
     TRAIN_POLICY_LOSS = "train/policy_loss";
     /// Mean value loss, before its coefficient.
     TRAIN_VALUE_LOSS = "train/value_loss";
+    /// Mean value loss of the second critic, half the mean square, before its coefficient.
+    TRAIN_SECOND_VALUE_LOSS = "train/second_value_loss";
     /// Mean of the whole loss, the quantity that is differentiated.
     TRAIN_LOSS = "train/loss";
     /// Mean global gradient norm before clipping.
@@ -186,6 +188,12 @@ pub fn probability(expert: &str) -> String {
 /// `smoothness` (mean cosine distance of node vectors; near 0 is over-smoothing).
 pub fn gat_layer(layer: usize, what: &str) -> String {
     format!("gat/layer{layer}/{what}")
+}
+
+/// `losses/<loss>_<what>`: a statistic of an auxiliary loss on the iteration's first minibatch, such as
+/// `losses/alignment_agreement`.
+pub fn loss_statistic(loss: &str, what: &str) -> String {
+    format!("{loss}_{what}")
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod mix;
 mod norm_relu;
 mod packed;
 mod ppo_loss;
+pub mod probe;
 mod softmax;
 mod sparsemax;
 

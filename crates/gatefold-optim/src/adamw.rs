@@ -9,12 +9,15 @@ use crate::OptimizerConfig;
 use crate::parameters::{NamedTensor, ParameterError, Path};
 
 /// What one optimizer step saw and did.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// Global gradient norm before clipping.
     pub grad_norm: f64,
     /// Whether the gradients were scaled down.
     pub clipped: bool,
+    /// Path and gradient norm of the tensor with the largest one; of the first that is not finite, if
+    /// the global norm is not.
+    pub largest: (String, f64),
 }
 
 /// First and second moments of one parameter, flat.
@@ -85,16 +88,56 @@ impl<B: OpsBackend> AdamW<B> {
         A: OpsAutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<A>,
     {
-        let mut norms = Norms { grads: &grads, sums: Vec::with_capacity(self.moments.len()) };
+        let count = self.moments.len();
+        let mut norms = Norms {
+            grads: &grads,
+            sums: Vec::with_capacity(count),
+            owners: Vec::with_capacity(count),
+            next: 0,
+        };
         module.visit(&mut norms);
-        let grad_norm = total(norms.sums).sqrt();
+        let owners = norms.owners;
+        let squares = read(norms.sums);
+        let grad_norm = squares.iter().sum::<f64>().sqrt();
+        let largest = self.largest(&squares, &owners);
         if !grad_norm.is_finite() {
-            return (module, Step { grad_norm, clipped: false });
+            return (module, Step { grad_norm, clipped: false, largest });
         }
         let scale = if max_norm > 0.0 { (f64::from(max_norm) / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         let mut walk = Walk { optimizer: self, grads: &mut grads, next: 0, lr, scale: scale as f32 };
         let module = module.map(&mut walk);
-        (module, Step { grad_norm, clipped: scale < 1.0 })
+        (module, Step { grad_norm, clipped: scale < 1.0, largest })
+    }
+
+    /// The first squared norm that is not finite, or the largest, as path and norm.
+    fn largest(&self, squares: &[f64], owners: &[usize]) -> (String, f64) {
+        let largest = || (0..squares.len()).max_by(|&i, &j| squares[i].total_cmp(&squares[j]));
+        match squares.iter().position(|x| !x.is_finite()).or_else(largest) {
+            Some(at) => (self.moments[owners[at]].path.clone(), squares[at].sqrt()),
+            None => (String::new(), 0.0),
+        }
+    }
+
+    /// Path and norm of the first moment that is not finite.
+    pub fn first_non_finite(&self) -> Option<(String, f64)> {
+        let sums = self.moments.iter().flat_map(|m| [&m.first, &m.second]);
+        let squares = read(sums.map(|moment| squared_norm(moment.clone())).collect());
+        let at = squares.iter().position(|x| !x.is_finite())?;
+        let part = ["first", "second"][at % 2];
+        Some((format!("{}/{part}", self.moments[at / 2].path), squares[at].sqrt()))
+    }
+
+    /// Lets an installed probe change the moments, at sites `moment/<path>/first` and `/second`.
+    #[cfg(feature = "chaos")]
+    pub fn probe_moments(&mut self) {
+        for m in &mut self.moments {
+            for (part, moment) in [("first", &mut m.first), ("second", &mut m.second)] {
+                let site = format!("moment/{}/{part}", m.path);
+                if gatefold_ops::probe::wants(&site) {
+                    *moment = gatefold_ops::probe::tensor(&site, moment.clone());
+                }
+            }
+        }
     }
 
     /// The moments as named data: `PATH/first`, `PATH/second`, and `PATH/steps` as two 24-bit halves.
@@ -144,26 +187,31 @@ impl<B: OpsBackend> AdamW<B> {
     }
 }
 
+/// Squared norms of the gradients, and the parameter that each belongs to.
 struct Norms<'a, B: Backend> {
     grads: &'a GradientsParams,
     sums: Vec<Tensor<B, 1>>,
+    owners: Vec<usize>,
+    next: usize,
 }
 
 impl<A: OpsAutodiffBackend> ModuleVisitor<A> for Norms<'_, A::InnerBackend> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
         if let Some(grad) = self.grads.get::<A::InnerBackend, D>(param.id) {
             self.sums.push(squared_norm(grad));
+            self.owners.push(self.next);
         }
+        self.next += 1;
     }
 }
 
-/// The sum of one-element tensors, read back once.
-fn total<B: Backend>(sums: Vec<Tensor<B, 1>>) -> f64 {
+/// One-element tensors, read back at once.
+pub(crate) fn read<B: Backend>(sums: Vec<Tensor<B, 1>>) -> Vec<f64> {
     if sums.is_empty() {
-        return 0.0;
+        return Vec::new();
     }
     let all = Tensor::cat(sums, 0).into_data().convert::<f32>();
-    all.as_slice::<f32>().expect("norms are f32").iter().map(|&x| f64::from(x)).sum()
+    all.as_slice::<f32>().expect("norms are f32").iter().map(|&x| f64::from(x)).collect()
 }
 
 struct Walk<'a, B: Backend> {

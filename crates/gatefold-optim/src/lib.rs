@@ -6,7 +6,9 @@
 mod adamw;
 mod config;
 mod parameters;
+#[cfg(feature = "chaos")]
+pub mod probe;
 
 pub use adamw::{AdamW, Step};
 pub use config::OptimizerConfig;
-pub use parameters::{NamedTensor, ParameterError, count, export, import};
+pub use parameters::{NamedTensor, ParameterError, count, export, first_non_finite, import};

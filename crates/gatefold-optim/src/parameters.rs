@@ -2,7 +2,10 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+use gatefold_ops::{OpsAutodiffBackend, squared_norm};
 use thiserror::Error;
+
+use crate::adamw::read;
 
 /// One tensor by its path in the module, e.g. `actor_trunk.layers.0.weight`.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,4 +133,36 @@ pub fn import<B: Backend, M: Module<B>>(module: M, tensors: &[NamedTensor]) -> R
 /// Number of trainable values.
 pub fn count<B: Backend, M: Module<B>>(module: &M) -> usize {
     module.num_params()
+}
+
+/// Path and norm of the first parameter that is not finite, in the order of [`export`].
+pub fn first_non_finite<B: OpsAutodiffBackend, M: Module<B>>(module: &M) -> Option<(String, f64)> {
+    struct Norms<B: OpsAutodiffBackend> {
+        path: Path,
+        names: Option<Vec<String>>,
+        sums: Vec<Tensor<B::InnerBackend, 1>>,
+    }
+    impl<B: OpsAutodiffBackend> ModuleVisitor<B> for Norms<B> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.enter(name);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            match &mut self.names {
+                Some(names) => names.push(self.path.name()),
+                None => self.sums.push(squared_norm(param.val().inner())),
+            }
+        }
+    }
+    let visit = |names| {
+        let mut visitor = Norms::<B> { path: Path::default(), names, sums: Vec::new() };
+        module.visit(&mut visitor);
+        visitor
+    };
+    let squares = read(visit(None).sums);
+    let at = squares.iter().position(|x| !x.is_finite())?;
+    let names = visit(Some(Vec::new())).names.expect("given above");
+    Some((names[at].clone(), squares[at].sqrt()))
 }

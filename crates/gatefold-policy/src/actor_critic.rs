@@ -2,17 +2,18 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use gatefold_curriculum::Routing;
 use gatefold_env::EnvSpec;
 use gatefold_gat::{GraphEncoder, GraphEncoding};
-use gatefold_ops::{Activation, OpsBackend, init, mix};
-use gatefold_router::{Gates, Router, route};
+use gatefold_ops::{Activation, OpsBackend, init, mix, probe};
+use gatefold_router::{Gates, Router, gumbel_noise, random_gates, route, select_top_k};
 use rand::Rng;
 
+use crate::cross_attention::CrossAttention;
 use crate::{Architecture, Experts, Mlp, Observation, PolicyConfig, PolicyError};
 
-// B minibatch, F features, D hidden, K experts, A actions
+// B minibatch, R compared rows, F features, D hidden, K experts, A actions, T nodes read out
 
 /// Gain of the critic's last layer.
 const VALUE_GAIN: f32 = 1.0;
@@ -23,6 +24,13 @@ const VALUE_GAIN: f32 = 1.0;
 enum ActionHead<B: Backend> {
     Linear(Linear<B>),
     Experts(Experts<B>),
+}
+
+/// The critic: an encoder of its own and a linear head on `[h ; h_graph]`.
+#[derive(Module, Debug)]
+struct Critic<B: Backend> {
+    trunk: Mlp<B>,
+    head: Linear<B>,
 }
 
 /// Actor and critic: observation encoders, graph encoder, router, experts, value head.
@@ -39,6 +47,40 @@ pub struct ActorCritic<B: Backend> {
     router: Option<Router<B>>,
     head: ActionHead<B>,
     value: Linear<B>,
+    shared_expert: Option<Experts<B>>,
+    cross_attention: Option<CrossAttention<B>>,
+    second_critic: Option<Critic<B>>,
+    next_operator: Option<Linear<B>>,
+    #[module(skip)]
+    router_reads_observation: bool,
+    #[module(skip)]
+    graph_frozen: bool,
+}
+
+/// How a batch is to be routed: the plan's choice, and what a rollout drew for these rows.
+#[derive(Debug, Clone)]
+pub struct RoutingInput<B: Backend> {
+    /// How logits become gates.
+    pub routing: Routing,
+    /// Divisor of the logits, > 0.
+    pub temperature: f32,
+    /// What was drawn or selected `[B, K]`: Gumbel noise, random gates, a top-k set. `None` where the
+    /// routing draws nothing, and for a top-k set that is to be selected now.
+    pub drawn: Option<Tensor<B, 2>>,
+    /// Added to the logits where a top-k set is selected `[K]`; empty for none.
+    pub selection_bias: Vec<f32>,
+}
+
+impl<B: Backend> RoutingInput<B> {
+    /// A routing for which nothing was drawn.
+    pub fn new(routing: Routing, temperature: f32) -> Self {
+        Self { routing, temperature, drawn: None, selection_bias: Vec::new() }
+    }
+
+    /// The same with what was drawn `[B, K]`.
+    pub fn with_drawn(self, drawn: Option<Tensor<B, 2>>) -> Self {
+        Self { drawn, ..self }
+    }
 }
 
 /// One evaluation of a batch of observations.
@@ -46,14 +88,30 @@ pub struct ActorCritic<B: Backend> {
 pub struct Evaluation<B: Backend> {
     /// Action logits before the mask `[B, A]`.
     pub logits: Tensor<B, 2>,
-    /// Values `[B]`.
+    /// Values `[B]`; of two critics, the first one's.
     pub values: Tensor<B, 1>,
+    /// The second critic's values `[B]`, if there is one.
+    pub second_values: Option<Tensor<B, 1>>,
+    /// The actor's encoding of the observation `[B, D]`.
+    pub h_obs: Tensor<B, 2>,
     /// What the router decided, if there is one.
     pub gates: Option<Gates<B>>,
-    /// Every expert's logits `[B, K, A]`, if there are experts; 0 where an expert was skipped.
+    /// Every expert's logits on the compared rows `[R, K, A]`, if there are experts and such rows.
     pub expert_logits: Option<Tensor<B, 3>>,
     /// The encoded graph, if there is one.
     pub graph: Option<GraphEncoding<B>>,
+    /// Logits of the next step's activations of the nodes that are read out `[B, T]`, if predicted.
+    pub next_operator: Option<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Evaluation<B> {
+    /// The values that bootstrap `[B]`: of two critics, the smaller.
+    pub fn bootstrap_values(&self) -> Tensor<B, 1> {
+        match &self.second_values {
+            None => self.values.clone(),
+            Some(second) => smaller(self.values.clone(), second.clone()),
+        }
+    }
 }
 
 impl<B: OpsBackend> ActorCritic<B> {
@@ -72,107 +130,218 @@ impl<B: OpsBackend> ActorCritic<B> {
             (_, Some(typed)) => Some(GraphEncoder::new(&config.gat, typed, spec.node_features, rng, device)),
         };
         let width = *config.trunk.last().expect("validated: at least one width");
-        let joined = width + graph.as_ref().map_or(0, GraphEncoder::hidden);
+        let graph_width = graph.as_ref().map_or(0, GraphEncoder::hidden);
+        let joined = width + graph_width;
         let num_actions = spec.num_actions();
-        let (router, head) = match config.architecture {
-            Architecture::Routed => {
-                let count = config.experts.len();
-                let router =
-                    (count > 1).then(|| Router::new(joined, &config.router_hidden, count, rng, device));
-                let experts = Experts::new(
-                    count,
-                    [width, num_actions],
-                    &config.expert_hidden,
-                    config.activation,
-                    config.action_gain,
-                    rng,
-                    device,
-                );
-                (router, ActionHead::Experts(experts))
-            }
-            Architecture::MlpGat | Architecture::Mlp => {
-                let linear = init::orthogonal_linear([joined, num_actions], config.action_gain, rng, device);
-                (None, ActionHead::Linear(linear))
-            }
+        let experts = |count, rng: &mut _| {
+            let sizes = [width, num_actions];
+            let (hidden, activation) = (&config.expert_hidden, config.activation);
+            Experts::new(count, sizes, hidden, activation, config.action_gain, rng, device)
         };
-        let value = init::orthogonal_linear([joined, 1], VALUE_GAIN, rng, device);
-        Ok(Self { actor_trunk, critic_trunk, graph, router, head, value })
+        let router_reads_observation = config.architecture == Architecture::V2;
+        let (router, head) = if config.has_experts() {
+            let count = config.experts.len();
+            let read = if router_reads_observation { spec.num_features + graph_width } else { joined };
+            let router = (count > 1).then(|| Router::new(read, &config.router_hidden, count, rng, device));
+            (router, ActionHead::Experts(experts(count, rng)))
+        } else {
+            let linear = init::orthogonal_linear([joined, num_actions], config.action_gain, rng, device);
+            (None, ActionHead::Linear(linear))
+        };
+        let value_head = |rng: &mut _| init::orthogonal_linear([joined, 1], VALUE_GAIN, rng, device);
+        let value = value_head(rng);
+        let readout = graph.as_ref().map_or(0, |graph| graph.readout_nodes().len());
+        Ok(Self {
+            shared_expert: config.shared_expert.then(|| experts(1, rng)),
+            cross_attention: config.cross_attention.then(|| CrossAttention::new(graph_width, rng, device)),
+            second_critic: config.twin_critics.then(|| Critic { trunk: trunk(rng), head: value_head(rng) }),
+            next_operator: config
+                .next_operator
+                .then(|| init::orthogonal_linear([graph_width, readout], 1.0, rng, device)),
+            actor_trunk,
+            critic_trunk,
+            graph,
+            router,
+            head,
+            value,
+            router_reads_observation,
+            graph_frozen: false,
+        })
     }
 
-    /// Evaluates every expert, as an update needs it.
+    /// Evaluates the policy as an update needs it: with all experts' logits on the first `compared` rows.
+    ///
+    /// Where gates outside the support have no gradient ([`Routing::skips_in_updates`]), experts whose
+    /// gate is exactly 0 are not computed; values have the bits of the full computation.
     pub fn evaluate(
         &self,
         observation: &Observation<B>,
-        routing: Routing,
-        temperature: f32,
+        input: RoutingInput<B>,
+        compared: usize,
     ) -> Evaluation<B> {
-        self.run(observation, routing, temperature, false)
+        let skip = input.routing.skips_in_updates();
+        self.run(observation, input, skip, compared)
     }
 
     /// Evaluates only the experts whose gate is not exactly 0, as a rollout needs it.
     ///
     /// Logits and values have the bits of [`evaluate`](Self::evaluate).
-    pub fn act(&self, observation: &Observation<B>, routing: Routing, temperature: f32) -> Evaluation<B> {
-        self.run(observation, routing, temperature, routing == Routing::Sparsemax)
+    pub fn act(&self, observation: &Observation<B>, input: RoutingInput<B>) -> Evaluation<B> {
+        let skip = input.routing.skips_in_rollouts();
+        self.run(observation, input, skip, 0)
     }
 
     fn run(
         &self,
         observation: &Observation<B>,
-        routing: Routing,
-        temperature: f32,
+        input: RoutingInput<B>,
         skip: bool,
+        compared: usize,
     ) -> Evaluation<B> {
         let graph = self.encode(observation);
-        let join = |x: Tensor<B, 2>| match &graph {
-            Some(encoding) => Tensor::cat(vec![x, encoding.graph.clone()], 1),
-            None => x,
-        };
+        let h_graph = graph.as_ref().map(|encoding| encoding.graph.clone());
         let h_obs = self.actor_trunk.forward(observation.features.clone()); // [B, D]
-        let gates = self
-            .router
-            .as_ref()
-            .map(|router| route(router.forward(join(h_obs.clone())), routing, temperature, None));
-        let (logits, expert_logits) = match &self.head {
-            ActionHead::Linear(linear) => {
-                (init::apply_linear(linear, join(h_obs), Activation::Identity), None)
-            }
-            ActionHead::Experts(experts) => {
-                let host = gates.as_ref().filter(|_| skip).map(|gates| to_host(&gates.alpha));
-                let each = experts.forward(h_obs, host.as_deref()); // [B, K, A]
-                let mixed = match &gates {
-                    Some(gates) => mix(gates.alpha.clone(), each.clone()),
-                    None => {
-                        let [rows, _, num_actions] = each.dims();
-                        each.clone().reshape([rows, num_actions])
-                    }
-                };
-                (mixed, Some(each))
-            }
-        };
-        let h_value = self.critic_trunk.forward(observation.features.clone());
-        let values = init::apply_linear(&self.value, join(h_value), Activation::Identity);
-        let [rows, _] = values.dims();
-        Evaluation { logits, values: values.reshape([rows]), gates, expert_logits, graph }
-    }
-
-    /// V of a batch of observations `[B]`, without the actor.
-    pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
-        let mut h = self.critic_trunk.forward(observation.features.clone());
-        if let Some(encoding) = self.encode(observation) {
-            h = Tensor::cat(vec![h, encoding.graph], 1);
+        let h_obs = probe::tensor("activation/h_obs", h_obs);
+        let gates = self.router.as_ref().map(|router| {
+            let read =
+                if self.router_reads_observation { observation.features.clone() } else { h_obs.clone() };
+            let logits = probe::tensor("activation/router_logits", router.forward(join(read, &h_graph)));
+            let selected = match input.routing {
+                Routing::TopK { k } if input.drawn.is_none() => {
+                    let bias = Some(&input.selection_bias[..]).filter(|bias| !bias.is_empty());
+                    Some(select_top_k(&logits, k, bias))
+                }
+                _ => input.drawn,
+            };
+            let mut gates = route(logits, input.routing, input.temperature, selected);
+            gates.alpha = probe::tensor("activation/gates", gates.alpha);
+            gates
+        });
+        let (mut logits, expert_logits) = self.act_by_head(&h_obs, &h_graph, gates.as_ref(), skip, compared);
+        if let Some(shared) = &self.shared_expert {
+            let [rows, num_actions] = logits.dims();
+            logits = logits + shared.forward(h_obs.clone()).reshape([rows, num_actions]);
         }
-        let [rows, _] = h.dims();
-        init::apply_linear(&self.value, h, Activation::Identity).reshape([rows])
+        let values = self.value_of(&self.critic_trunk, &self.value, observation, &h_graph);
+        let second = self.second_critic.as_ref();
+        Evaluation {
+            logits: probe::tensor("activation/action_logits", logits),
+            values: probe::tensor("activation/values", values),
+            second_values: second.map(|c| self.value_of(&c.trunk, &c.head, observation, &h_graph)),
+            h_obs,
+            gates,
+            expert_logits: expert_logits.map(|logits| probe::tensor("activation/expert_logits", logits)),
+            next_operator: self
+                .next_operator
+                .as_ref()
+                .zip(h_graph)
+                .map(|(head, h_graph)| init::apply_linear(head, h_graph, Activation::Identity)),
+            graph,
+        }
     }
 
-    /// The encoded graph, if the policy reads one.
+    /// The mixed logits `[B, A]`, and every expert's on the compared rows `[R, K, A]`.
+    fn act_by_head(
+        &self,
+        h_obs: &Tensor<B, 2>,
+        h_graph: &Option<Tensor<B, 2>>,
+        gates: Option<&Gates<B>>,
+        skip: bool,
+        compared: usize,
+    ) -> (Tensor<B, 2>, Option<Tensor<B, 3>>) {
+        let experts = match &self.head {
+            ActionHead::Linear(linear) => {
+                let joined = join(h_obs.clone(), h_graph);
+                return (init::apply_linear(linear, joined, Activation::Identity), None);
+            }
+            ActionHead::Experts(experts) => experts,
+        };
+        let [rows, _] = h_obs.dims();
+        let compared = compared.min(rows);
+        match gates {
+            Some(gates) if skip => {
+                let mixed = experts.forward_active(h_obs.clone(), gates.alpha.clone());
+                let each = (compared > 0).then(|| experts.forward(h_obs.clone().slice([0..compared])));
+                (mixed, each)
+            }
+            Some(gates) => {
+                let each = experts.forward(h_obs.clone()); // [B, K, A]
+                let mixed = mix(gates.alpha.clone(), each.clone());
+                (mixed, (compared > 0).then(|| each.slice([0..compared])))
+            }
+            None => {
+                let only = experts.forward(h_obs.clone());
+                let [_, _, num_actions] = only.dims();
+                (only.reshape([rows, num_actions]), None)
+            }
+        }
+    }
+
+    fn value_of(
+        &self,
+        trunk: &Mlp<B>,
+        head: &Linear<B>,
+        observation: &Observation<B>,
+        h_graph: &Option<Tensor<B, 2>>,
+    ) -> Tensor<B, 1> {
+        let h = trunk.forward(observation.features.clone());
+        let values = init::apply_linear(head, join(h, h_graph), Activation::Identity);
+        let [rows, _] = values.dims();
+        values.reshape([rows])
+    }
+
+    /// V of a batch of observations `[B]`, without the actor; of two critics, the smaller.
+    pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
+        let h_graph = self.encode(observation).map(|encoding| encoding.graph);
+        let values = self.value_of(&self.critic_trunk, &self.value, observation, &h_graph);
+        match &self.second_critic {
+            None => values,
+            Some(c) => smaller(values, self.value_of(&c.trunk, &c.head, observation, &h_graph)),
+        }
+    }
+
+    /// The encoded graph, if the policy reads one; after cross-attention, if it has that.
     pub fn encode(&self, observation: &Observation<B>) -> Option<GraphEncoding<B>> {
         self.graph.as_ref().map(|encoder| {
             let activations = observation.activations.clone();
             let activations = activations.expect("an environment with a graph has activations");
-            encoder.forward(activations, observation.node_features.clone())
+            let mut encoding = encoder.forward(activations, observation.node_features.clone());
+            if self.graph_frozen {
+                encoding = detached(encoding);
+            }
+            if let Some(attention) = &self.cross_attention {
+                let nodes = encoding.nodes.last().expect("an encoder has layers").clone();
+                encoding.graph = attention.forward(encoding.graph, nodes);
+            }
+            encoding.graph = probe::tensor("activation/h_graph", encoding.graph);
+            encoding
         })
+    }
+
+    /// The same policy with its graph encoder held fixed, or learning again.
+    ///
+    /// A frozen encoder is a feature extractor: it gets no gradient, so nothing moves its parameters.
+    pub fn with_graph_frozen(self, frozen: bool) -> Self {
+        Self { graph_frozen: frozen, ..self }
+    }
+
+    /// What the routing has to be given for `rows` rows: Gumbel noise or random gates `[rows, K]`; `None`
+    /// where nothing is drawn.
+    pub fn draw(
+        &self,
+        routing: Routing,
+        rows: usize,
+        rng: &mut impl Rng,
+        device: &B::Device,
+    ) -> Option<Tensor<B, 2>> {
+        let num_experts = self.num_experts();
+        let values = match routing {
+            _ if !self.has_router() => return None,
+            Routing::Gumbel => gumbel_noise(rows, num_experts, rng),
+            Routing::Random => random_gates(rows, num_experts, rng),
+            _ => return None,
+        };
+        Some(Tensor::from_data(TensorData::new(values, [rows, num_experts]), device))
     }
 
     /// The graph encoder, if there is one.
@@ -180,7 +349,12 @@ impl<B: OpsBackend> ActorCritic<B> {
         self.graph.as_ref()
     }
 
-    /// Number of experts; 1 for the baselines without experts.
+    /// Whether a router decides between experts.
+    pub fn has_router(&self) -> bool {
+        self.router.is_some()
+    }
+
+    /// Number of experts between which the router decides; 1 for the baselines without experts.
     pub fn num_experts(&self) -> usize {
         match &self.head {
             ActionHead::Linear(_) => 1,
@@ -189,6 +363,25 @@ impl<B: OpsBackend> ActorCritic<B> {
     }
 }
 
-fn to_host<B: Backend>(tensor: &Tensor<B, 2>) -> Vec<f32> {
-    tensor.to_data().convert::<f32>().to_vec().expect("gates are f32")
+/// `[x ; h_graph]`, or `x` without a graph.
+fn join<B: Backend>(x: Tensor<B, 2>, h_graph: &Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+    match h_graph {
+        Some(h_graph) => Tensor::cat(vec![x, h_graph.clone()], 1),
+        None => x,
+    }
+}
+
+/// The smaller of each pair; NaN if either is.
+fn smaller<B: Backend>(a: Tensor<B, 1>, b: Tensor<B, 1>) -> Tensor<B, 1> {
+    let keep_second = a.clone().greater(b.clone()).bool_or(b.clone().is_nan());
+    a.mask_where(keep_second, b)
+}
+
+fn detached<B: Backend>(encoding: GraphEncoding<B>) -> GraphEncoding<B> {
+    GraphEncoding {
+        graph: encoding.graph.detach(),
+        scores: encoding.scores.detach(),
+        attention: encoding.attention,
+        nodes: encoding.nodes.into_iter().map(Tensor::detach).collect(),
+    }
 }

@@ -12,6 +12,9 @@ use thiserror::Error;
 pub enum Architecture {
     /// The full method: graph attention (if the environment has a graph), router, experts.
     Routed,
+    /// The method's second version: as `routed`, but the router reads the observation itself and
+    /// `h_graph`, and routes by Gumbel-softmax, one expert at a time, in every phase.
+    V2,
     /// Graph attention and one linear action head: the baseline without experts.
     MlpGat,
     /// A plain actor-critic: trunk and one linear action head; the graph is not read.
@@ -52,6 +55,18 @@ pub struct PolicyConfig {
     /// Gain of the orthogonal initialisation of the action head's last layer, dimensionless.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub action_gain: f32,
+    /// A further expert that always acts, with weight 1 beside the routed ones. True or false; needs
+    /// experts.
+    pub shared_expert: bool,
+    /// Attention of h_graph over the node vectors that are read out, added to h_graph: the method's
+    /// fourth version. True or false; needs a graph with at least 2 nodes to read out.
+    pub cross_attention: bool,
+    /// Two critics that learn the same returns; the smaller value is the one that bootstraps. True or
+    /// false.
+    pub twin_critics: bool,
+    /// A head that predicts the next step's activations of the nodes that are read out from h_graph;
+    /// `curriculum.optional.next_operator` weighs its loss. True or false; needs a graph.
+    pub next_operator: bool,
     /// Scale observations by their running mean and standard deviation, clipped to +-10.
     pub normalize_observations: bool,
     /// The graph encoder.
@@ -68,6 +83,10 @@ impl Default for PolicyConfig {
             expert_hidden: vec![128, 128],
             router_hidden: vec![128, 64],
             action_gain: 0.01,
+            shared_expert: false,
+            cross_attention: false,
+            twin_critics: false,
+            next_operator: false,
             normalize_observations: false,
             gat: GatConfig::default(),
         }
@@ -88,7 +107,33 @@ impl PolicyConfig {
                 "architecture = \"mlp-gat\": the environment has no graph; use \"mlp\" or \"routed\"".into(),
             ));
         }
+        let readout = spec.graph.as_ref().map_or(0, |graph| graph.readout_nodes().len());
+        let reads_graph = spec.graph.is_some() && self.architecture != Architecture::Mlp;
+        if self.next_operator && !reads_graph {
+            return Err(PolicyError(
+                "next_operator = true: needs an environment with a graph and an architecture that reads it; \
+                 set it to false"
+                    .into(),
+            ));
+        }
+        if self.cross_attention && !(reads_graph && readout >= 2) {
+            return Err(PolicyError(format!(
+                "cross_attention = true: needs at least 2 graph nodes to attend to, this policy reads \
+                 {}; set it to false",
+                if reads_graph { readout } else { 0 }
+            )));
+        }
         Ok(())
+    }
+
+    /// Whether actions come from experts.
+    pub fn has_experts(&self) -> bool {
+        matches!(self.architecture, Architecture::Routed | Architecture::V2)
+    }
+
+    /// Whether a router decides between experts.
+    pub fn has_router(&self) -> bool {
+        self.has_experts() && self.experts.len() > 1
     }
 
     /// Fails with the key, the value and what would be accepted.
@@ -105,6 +150,12 @@ impl PolicyConfig {
         }
         if self.experts.is_empty() {
             return Err(PolicyError("experts = []: need at least one name".to_string()));
+        }
+        if self.shared_expert && !self.has_experts() {
+            return Err(PolicyError(
+                "shared_expert = true: needs experts; set architecture = \"routed\" or shared_expert = false"
+                    .to_string(),
+            ));
         }
         for (i, name) in self.experts.iter().enumerate() {
             if name.is_empty() || self.experts[..i].contains(name) {

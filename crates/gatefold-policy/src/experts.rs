@@ -2,12 +2,14 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, backend::Backend};
-use gatefold_ops::{Activation, OpsBackend, expert_linear, init};
+use gatefold_ops::{
+    Activation, ActivePairs, OpsBackend, expert_linear, init, pack, packed_expert_linear, packed_mix,
+};
 use rand::Rng;
 
 use crate::Nonlinearity;
 
-// B minibatch, K experts, A actions
+// B minibatch, K experts, P pairs, A actions
 
 /// One layer of all experts.
 #[derive(Module, Debug)]
@@ -57,23 +59,32 @@ impl<B: OpsBackend> Experts<B> {
     }
 
     /// Logits of every expert `[B, K, A]` for encodings `[B, input]`.
-    ///
-    /// With `alpha` (row-major `[B, K]`) an expert is skipped where its gate is exactly 0: those
-    /// logits are 0 and cost nothing; all others have the bits of the full computation.
-    pub fn forward(&self, x: Tensor<B, 2>, alpha: Option<&[f32]>) -> Tensor<B, 3> {
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 3> {
         let [rows, width] = x.dims();
-        let [num_experts, _] = self.layers[0].bias.dims();
-        let active: Option<Vec<bool>> = alpha.map(|alpha| {
-            let gate = |k: usize, b: usize| alpha[b * num_experts + k];
-            (0..num_experts).flat_map(|k| (0..rows).map(move |b| gate(k, b) != 0.0)).collect()
-        });
-        let last = self.layers.len() - 1;
         let mut y = x.reshape([1, rows, width]);
-        for (i, layer) in self.layers.iter().enumerate() {
-            let activation = if i == last { Activation::Identity } else { self.activation.into() };
-            y = expert_linear(y, layer.weight.val(), layer.bias.val(), activation, active.as_deref());
+        for (layer, activation) in self.layers.iter().zip(self.activations()) {
+            y = expert_linear(y, layer.weight.val(), layer.bias.val(), activation, None);
         }
         y.swap_dims(0, 1) // [B, K, A]
+    }
+
+    /// `sum_k alpha_k logits_k` `[B, A]`, computing only experts whose gate is not exactly 0.
+    ///
+    /// `alpha` is `[B, K]`. The result has the bits of mixing [`forward`](Self::forward). The gradient
+    /// of a gate that is 0 is left out: use it where the routing has none there either.
+    pub fn forward_active(&self, x: Tensor<B, 2>, alpha: Tensor<B, 2>) -> Tensor<B, 2> {
+        let gates = alpha.to_data().convert::<f32>().to_vec::<f32>().expect("converted to f32");
+        let pairs = ActivePairs::from_gates(&gates, self.count());
+        let mut y = pack(x, &pairs); // [P, in], P pairs of a row and an expert
+        for (layer, activation) in self.layers.iter().zip(self.activations()) {
+            y = packed_expert_linear(y, layer.weight.val(), layer.bias.val(), activation, &pairs);
+        }
+        packed_mix(alpha, y, &pairs)
+    }
+
+    fn activations(&self) -> impl Iterator<Item = Activation> {
+        let hidden = std::iter::repeat_n(self.activation.into(), self.layers.len() - 1);
+        hidden.chain([Activation::Identity])
     }
 
     /// Number of experts.

@@ -6,15 +6,18 @@
 mod actor_critic;
 mod choice;
 mod config;
+mod cross_attention;
 mod experts;
 mod mlp;
 mod observation;
 mod scaling;
+mod surgery;
 
-pub use actor_critic::{ActorCritic, Evaluation};
+pub use actor_critic::{ActorCritic, Evaluation, RoutingInput};
 pub use choice::{Choice, ChoiceError, Pick};
 pub use config::{Architecture, Nonlinearity, PolicyConfig, PolicyError};
 pub use experts::Experts;
 pub use mlp::Mlp;
 pub use observation::Observation;
 pub use scaling::ObservationScaling;
+pub use surgery::{Shape, Transplant};

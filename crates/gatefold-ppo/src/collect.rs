@@ -5,8 +5,10 @@ use gatefold_curriculum::Plan;
 use gatefold_env::{
     Action, BatchEnv, EnvError, EnvSpec, EpisodeEnd, ObservationBatch, StepResults, StreamRng,
 };
-use gatefold_ops::OpsBackend;
-use gatefold_policy::{ActorCritic, Choice, ChoiceError, Observation, ObservationScaling, Pick};
+use gatefold_ops::{OpsBackend, probe};
+use gatefold_policy::{
+    ActorCritic, Choice, ChoiceError, Observation, ObservationScaling, Pick, RoutingInput,
+};
 use thiserror::Error;
 
 use crate::Rollout;
@@ -25,6 +27,30 @@ pub enum RolloutError {
         /// What was wrong.
         source: ChoiceError,
     },
+    /// A number was NaN or infinite before anything was learned from it.
+    #[error("step {step} of the rollout: {what} of environment {env} is {value}")]
+    NonFinite {
+        /// Step within the rollout.
+        step: usize,
+        /// Environment.
+        env: usize,
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+    },
+}
+
+impl RolloutError {
+    /// Step within the rollout at which it ended, if numbers were the cause and not an environment.
+    pub fn non_finite_at(&self) -> Option<usize> {
+        match *self {
+            Self::Choice { step, source: ChoiceError::NonFinite { .. } } | Self::NonFinite { step, .. } => {
+                Some(step)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A batch of environments with the rollout buffer that they write into.
@@ -35,6 +61,7 @@ pub struct Collector {
     actions: Vec<Action>,
     choices: Vec<Choice>,
     scaling: Option<ObservationScaling>,
+    value_clamp: f32,
     started: bool,
     num_steps: usize,
 }
@@ -42,12 +69,14 @@ pub struct Collector {
 impl Collector {
     /// Collects `num_steps` steps at a time; `scaling`, if given, scales observations.
     pub fn new(envs: Box<dyn BatchEnv>, num_steps: usize, scaling: Option<ObservationScaling>) -> Self {
+        let value_clamp = 0.0;
         let (spec, num_envs) = (envs.spec().clone(), envs.num_envs());
         Self {
             results: StepResults::new(&spec, num_envs),
             actions: vec![Action::Discrete(0); num_envs],
             choices: Vec::with_capacity(num_envs),
             scaling,
+            value_clamp,
             started: false,
             num_steps,
             envs,
@@ -55,14 +84,21 @@ impl Collector {
         }
     }
 
+    /// Limits the values that advantages and targets are made of to `+-clamp`; 0 is off.
+    pub fn with_value_clamp(self, clamp: f32) -> Self {
+        Self { value_clamp: clamp, ..self }
+    }
+
     /// Steps every environment `num_steps` times under `policy` and `plan`.
     ///
     /// Observe, evaluate, choose, step; the environments write their observations straight into
-    /// the buffer. The policy must be without autodiff. `rng` draws the actions.
+    /// the buffer. The policy must be without autodiff. `selection_bias` `[K]` moves top-k selection and
+    /// is empty otherwise. `rng` draws what the routing needs, then the actions, step by step.
     pub fn collect<B: OpsBackend>(
         &mut self,
         policy: &ActorCritic<B>,
         plan: &Plan,
+        selection_bias: &[f32],
         rng: &mut StreamRng,
         device: &B::Device,
     ) -> Result<Rollout, RolloutError> {
@@ -80,18 +116,30 @@ impl Collector {
         let mut finals = Finals::default();
         for t in 0..steps {
             let seen = rollout.observations.pick(t * envs..(t + 1) * envs);
+            self.finite("an observation", t, &seen.features)?;
+            self.finite("a node's activation", t, &seen.activations)?;
+            self.finite("a node's feature", t, &seen.node_features)?;
             let observation = Observation::<B>::new(&self.spec, seen, device);
-            let evaluation = policy.act(&observation, plan.routing, plan.temperature);
+            let input = RoutingInput {
+                drawn: policy.draw(plan.routing, envs, rng, device),
+                selection_bias: selection_bias.to_vec(),
+                ..RoutingInput::new(plan.routing, plan.temperature)
+            };
+            let evaluation = policy.act(&observation, input);
+            let values = to_host(evaluation.bootstrap_values());
+            self.finite("the critic's value", t, &values)?;
             let logits = to_host(evaluation.logits);
+            self.finite("an action logit", t, &logits)?;
             let first = t * envs * self.spec.num_actions();
             let mask = self.spec.masked.then(|| &rollout.observations.mask[first..][..logits.len()]);
             Choice::rows(&logits, mask, self.spec.num_actions(), Pick::Sample, rng, &mut self.choices)
                 .map_err(|source| RolloutError::Choice { step: t, source })?;
             if let Some(gates) = evaluation.gates {
                 rollout.gates.extend(to_host(gates.alpha));
+                rollout.drawn.extend(gates.drawn.map(to_host).unwrap_or_default());
             }
-            for (env, value) in to_host(evaluation.values).into_iter().enumerate() {
-                rollout.values[(t, env)] = value;
+            for (env, value) in values.into_iter().enumerate() {
+                rollout.values[(t, env)] = clamped(value, self.value_clamp);
                 rollout.log_probs[(t, env)] = self.choices[env].log_prob;
                 rollout.actions[(t, env)] = self.choices[env].action.index() as i32;
                 self.actions[env] = self.choices[env].action;
@@ -99,6 +147,8 @@ impl Collector {
 
             let next = rollout.observations.rows_mut((t + 1) * envs, envs);
             self.envs.step(&self.actions, next, &mut self.results)?;
+            probe::slice("env/rewards", &mut self.results.rewards, 1);
+            self.finite("the reward", t, &self.results.rewards)?;
             self.scale_block(&mut rollout.observations, t + 1, &mut scaling);
             for env in 0..envs {
                 rollout.rewards[(t, env)] = self.results.rewards[env];
@@ -112,10 +162,31 @@ impl Collector {
 
         let last = rollout.observations.pick(steps * envs..(steps + 1) * envs);
         let last = Observation::<B>::new(&self.spec, last, device);
-        let last = to_host(policy.values(&last));
-        rollout.bootstrap(&last, &finals.values(&self.spec, policy, device));
+        let last = to_host(policy.values(&last)).into_iter().map(|v| clamped(v, self.value_clamp));
+        let mut finals = finals.values(&self.spec, policy, device);
+        finals.iter_mut().for_each(|(_, value)| *value = clamped(*value, self.value_clamp));
+        rollout.bootstrap(&last.collect::<Vec<_>>(), &finals);
+        self.finite_bootstrap(&rollout)?;
         self.scaling = scaling;
         Ok(rollout)
+    }
+
+    /// Fails on the first value that is not finite; `values` holds as many for each environment.
+    fn finite(&self, what: &'static str, step: usize, values: &[f32]) -> Result<(), RolloutError> {
+        match values.iter().position(|x| !x.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let env = at / (values.len() / self.envs.num_envs());
+                Err(RolloutError::NonFinite { step, env, what, value: values[at] })
+            }
+        }
+    }
+
+    fn finite_bootstrap(&self, rollout: &Rollout) -> Result<(), RolloutError> {
+        for (step, row) in rollout.next_values.rows().into_iter().enumerate() {
+            self.finite("the critic's value", step, row.as_slice().expect("standard layout"))?;
+        }
+        Ok(())
     }
 
     /// Takes block `t` into `statistics` and scales it by the statistics of earlier rollouts.
@@ -125,6 +196,11 @@ impl Collector {
         t: usize,
         statistics: &mut Option<ObservationScaling>,
     ) {
+        let rows = self.envs.num_envs();
+        let whole = observations.rows_mut(t * rows, rows);
+        probe::slice("env/observations", whole.features, self.spec.num_features);
+        probe::slice("env/activations", whole.activations, self.spec.num_nodes().max(1));
+        probe::slice("env/node_features", whole.node_features, self.spec.node_features.max(1));
         if let (Some(statistics), Some(scaling)) = (statistics, &self.scaling) {
             let width = self.envs.num_envs() * self.spec.num_features;
             let block = &mut observations.features[t * width..(t + 1) * width];
@@ -200,6 +276,11 @@ impl Finals {
         let observation = Observation::new(spec, self.observations, device);
         self.places.into_iter().zip(to_host(policy.values(&observation))).collect()
     }
+}
+
+/// The value within `+-limit`, if there is a limit. A NaN stays one.
+fn clamped(value: f32, limit: f32) -> f32 {
+    if limit > 0.0 { value.clamp(-limit, limit) } else { value }
 }
 
 pub(crate) fn to_host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {

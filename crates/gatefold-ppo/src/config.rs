@@ -41,6 +41,10 @@ pub struct PpoConfig {
     /// reward; 0 is off. Mse only.
     #[schemars(range(min = 0.0))]
     pub value_clip: f32,
+    /// Largest magnitude of the predicted values that advantages and value targets are made of, in units
+    /// of scaled rewards; 0 is off.
+    #[schemars(range(min = 0.0))]
+    pub value_clamp: f32,
     /// How far predicted values are from returns.
     pub value_loss: ValueLoss,
     /// Weight of the mean squared value error in the loss, dimensionless.
@@ -66,6 +70,7 @@ impl Default for PpoConfig {
             gae_lambda: 0.97,
             clip: 0.15,
             value_clip: 0.0,
+            value_clamp: 0.0,
             value_loss: ValueLoss::Mse,
             value_coef: 0.5,
             normalize_advantages: true,
@@ -112,6 +117,19 @@ pub enum LoadBalance {
     Mse,
     /// Switch Transformer: selected fraction times mean routing probability.
     Switch,
+    /// No loss: a bias for each expert, added where top-k selects, moves by 0.001 once per iteration
+    /// against the rollout's load (DeepSeek-V3). Needs top-k routing.
+    Bias,
+}
+
+/// What PET, the penalty on second differences in time, acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PetTarget {
+    /// The actor's encoding of the observation.
+    HObs,
+    /// The router's gates.
+    Gates,
 }
 
 /// Settings of the auxiliary losses. Their coefficients belong to the curriculum.
@@ -123,11 +141,26 @@ pub struct LossConfig {
     /// How much of each minibatch all experts are compared on, in rows.
     #[schemars(range(min = 1))]
     pub compared_rows: usize,
+    /// Temperature of the operator scores that the alignment loss makes its target of, dimensionless.
+    #[schemars(range(min = 0.01, max = 100.0))]
+    pub alignment_temperature: f32,
+    /// What PET, the penalty on second differences in time, acts on.
+    pub pet_on: PetTarget,
+    /// Size beyond which a second difference counts linearly (Huber), in units of what PET acts on; 0
+    /// squares them all.
+    #[schemars(range(min = 0.0))]
+    pub pet_huber: f32,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { load_balance: LoadBalance::Mse, compared_rows: 32 }
+        Self {
+            load_balance: LoadBalance::Mse,
+            compared_rows: 32,
+            alignment_temperature: 1.0,
+            pet_on: PetTarget::HObs,
+            pet_huber: 0.0,
+        }
     }
 }
 

@@ -8,12 +8,16 @@ mod collect;
 mod config;
 mod gae;
 pub mod losses;
+mod minibatch;
+mod objective;
 mod reward;
 mod rollout;
 mod update;
 
 pub use collect::{Collector, RolloutError};
-pub use config::{LoadBalance, LossConfig, PpoConfig, PpoError, RewardConfig, RewardScaling, ValueLoss};
+pub use config::{
+    LoadBalance, LossConfig, PetTarget, PpoConfig, PpoError, RewardConfig, RewardScaling, ValueLoss,
+};
 pub use gae::advantages;
 pub use reward::{RewardScaler, Welford};
 pub use rollout::{Batch, Rollout};

@@ -1,6 +1,7 @@
 //! What one rollout recorded, in time order.
 
 use gatefold_env::{EnvSpec, Episode, EpisodeEnd, ObservationBatch};
+use gatefold_monitor::{Metrics, names};
 use ndarray::{Array2, s};
 
 use crate::gae;
@@ -29,6 +30,9 @@ pub struct Rollout {
     pub ends: Array2<Option<EpisodeEnd>>,
     /// Gates `[T * N, K]`, row-major; empty without a router.
     pub gates: Vec<f32>,
+    /// What the routing drew or selected `[T * N, K]`, row-major: Gumbel noise, random gates, top-k sets.
+    /// The update routes with it again. Empty where the routing draws nothing.
+    pub drawn: Vec<f32>,
     /// Episodes that ended, in the order in which they did.
     pub episodes: Vec<Episode>,
     num_envs: usize,
@@ -58,6 +62,7 @@ impl Rollout {
             rewards: Array2::zeros(shape),
             ends: Array2::from_elem(shape, None),
             gates: Vec::new(),
+            drawn: Vec::new(),
             episodes: Vec::new(),
             num_envs,
         }
@@ -109,23 +114,84 @@ impl Rollout {
 }
 
 impl Batch {
-    /// Explained variance of the values: `1 - Var(returns - values) / Var(returns)`; 1 is perfect,
-    /// 0 is no better than a constant. NaN if the returns do not vary.
-    pub fn explained_variance(&self) -> f64 {
-        let variance = |values: &mut dyn Iterator<Item = f64>| {
-            let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-            for x in values {
-                count += 1.0;
-                let delta: f64 = x - mean;
-                mean += delta / count;
-                squares += delta * (x - mean);
+    /// What the rollout says about the critic, the advantages and the use of actions.
+    ///
+    /// - explained variance: `1 - Var(returns - values) / Var(returns)`; 1 is perfect, 0 is no better
+    ///   than a constant
+    /// - value skill: the same with the mean square for the first variance, so that a wrong mean counts
+    /// - ratio of the values' standard deviation to the returns'
+    /// - standard deviation of the advantages before they are normalised
+    /// - share of the most frequent action
+    ///
+    /// The first three are NaN if the returns do not vary.
+    pub fn diagnostics(&self) -> Metrics {
+        let of = |all: &Array2<f32>| moments(all.iter().map(|&x| f64::from(x)));
+        let errors =
+            self.returns.iter().zip(&self.rollout.values).map(|(&r, &v)| f64::from(r) - f64::from(v));
+        let (mean_error, error) = moments(errors);
+        let ((_, returns), (_, values), (_, advantages)) =
+            (of(&self.returns), of(&self.rollout.values), of(&self.advantages));
+        let over_returns = |x: f64| if returns == 0.0 { f64::NAN } else { x / returns };
+        let mut counts: Vec<usize> = Vec::new();
+        for &action in &self.rollout.actions {
+            let action = action as usize;
+            counts.resize(counts.len().max(action + 1), 0);
+            counts[action] += 1;
+        }
+        let most = counts.iter().max().copied().unwrap_or_default();
+        let mut metrics = Metrics::new();
+        metrics.set(names::TRAIN_EXPLAINED_VARIANCE, 1.0 - over_returns(error));
+        metrics.set(names::TRAIN_VALUE_SKILL, 1.0 - over_returns(error + mean_error * mean_error));
+        metrics.set(names::TRAIN_VALUE_SD_RATIO, over_returns(values).sqrt());
+        metrics.set(names::TRAIN_ADVANTAGE_STD, advantages.sqrt());
+        metrics.set(names::TRAIN_ACTION_MAX_SHARE, most as f64 / self.rollout.actions.len() as f64);
+        metrics
+    }
+}
+
+/// Mean and variance of all values, by Welford's recurrence.
+fn moments(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for x in values {
+        count += 1.0;
+        let delta = x - mean;
+        mean += delta / count;
+        squares += delta * (x - mean);
+    }
+    (mean, squares / count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_perfect_a_shifted_and_a_constant_critic_are_told_apart() {
+        let returns = [1.0f32, 2.0, 3.0, 6.0]; // mean 3, variance 3.5
+        let cases = [
+            // values, explained variance, skill, sd ratio
+            ([1.0, 2.0, 3.0, 6.0], 1.0, 1.0, 1.0),
+            ([3.0, 4.0, 5.0, 8.0], 1.0, 1.0 - 4.0 / 3.5, 1.0),
+            ([3.0, 3.0, 3.0, 3.0], 0.0, 0.0, 0.0),
+        ];
+        for (values, explained, skill, ratio) in cases {
+            let mut rollout = Rollout::new(&EnvSpec::new(1, 3), 4, 1);
+            rollout.values = Array2::from_shape_vec((4, 1), values.to_vec()).unwrap();
+            rollout.actions = Array2::from_shape_vec((4, 1), vec![0, 2, 2, 2]).unwrap();
+            let returns = Array2::from_shape_vec((4, 1), returns.to_vec()).unwrap();
+            let batch = Batch { rollout, advantages: returns.clone(), returns };
+            let metrics = batch.diagnostics();
+            let expected = [
+                (names::TRAIN_EXPLAINED_VARIANCE, explained),
+                (names::TRAIN_VALUE_SKILL, skill),
+                (names::TRAIN_VALUE_SD_RATIO, ratio),
+                (names::TRAIN_ADVANTAGE_STD, 3.5f64.sqrt()),
+                (names::TRAIN_ACTION_MAX_SHARE, 0.75),
+            ];
+            for (name, value) in expected {
+                let got = metrics.get(name).unwrap();
+                assert!((got - value).abs() < 1e-12, "{values:?}: {name} is {got}, not {value}");
             }
-            squares / count
-        };
-        let returns = variance(&mut self.returns.iter().map(|&r| f64::from(r)));
-        let errors = variance(
-            &mut self.returns.iter().zip(&self.rollout.values).map(|(&r, &v)| f64::from(r) - f64::from(v)),
-        );
-        if returns == 0.0 { f64::NAN } else { 1.0 - errors / returns }
+        }
     }
 }

@@ -1,37 +1,38 @@
 //! The PPO update: epochs of minibatches of one evaluation, one loss, one optimizer step.
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend};
 use gatefold_curriculum::Plan;
 use gatefold_env::{EnvSpec, StreamRng};
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
-use gatefold_ops::{OpsAutodiffBackend, PpoBatch, PpoLossConfig, ppo_loss, ppo_stats};
-use gatefold_optim::AdamW;
-use gatefold_policy::{ActorCritic, Evaluation, Observation};
-use rand::seq::SliceRandom;
+use gatefold_ops::{OpsAutodiffBackend, ppo_stats};
+use gatefold_optim::{AdamW, first_non_finite};
+use gatefold_policy::{ActorCritic, Evaluation, RoutingInput};
 use thiserror::Error;
 
 use crate::collect::to_host;
-use crate::{Batch, LoadBalance, LossConfig, PpoConfig, ValueLoss, losses};
+use crate::minibatch::{Order, gather};
+use crate::objective::{Objective, Terms};
+use crate::{Batch, LossConfig, PpoConfig};
 
 /// The misfortunes of an update.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum UpdateError {
-    /// A loss or a gradient was NaN or infinite; the step was not taken.
-    #[error("{what} is {value} in epoch {epoch}, minibatch {minibatch}; the step was not taken")]
+    /// A number was NaN or infinite. What was learned in this update is of no use.
+    #[error("{what} is {value} in epoch {epoch}, minibatch {minibatch}")]
     NonFinite {
         /// Epoch of the update, from 0.
         epoch: usize,
         /// Minibatch of the epoch, from 0.
         minibatch: usize,
-        /// The loss term, or the gradient norm.
-        what: &'static str,
-        /// Its value.
+        /// The first tensor, loss term, gradient, parameter or moment found, in the order of computation.
+        what: String,
+        /// Its value, or its norm.
         value: f64,
     },
 }
 
-/// What an update needs beside the policy: settings that stay the same through a run.
+/// What an update needs beside the policy: settings that stay the same between changes of the policy's
+/// shape.
 #[derive(Debug, Clone)]
 pub struct Learner {
     /// Settings of the update.
@@ -40,14 +41,32 @@ pub struct Learner {
     pub losses: LossConfig,
     /// Sizes of the environment.
     pub spec: EnvSpec,
+    /// Names of the experts in play, in order.
+    pub experts: Vec<String>,
+    /// Look for numbers that are not finite after every step, not only at the update's end: slower, for
+    /// finding the first.
+    pub thorough: bool,
+}
+
+/// What an update did.
+#[derive(Debug)]
+pub struct Updated<P> {
+    /// The policy with its new parameters.
+    pub policy: P,
+    /// Means over the update's minibatches, and what the first minibatch showed.
+    pub metrics: Metrics,
+    /// Path of the tensor with the largest gradient norm; its norm is among the metrics.
+    pub largest_tensor: Option<String>,
 }
 
 impl Learner {
-    /// Improves the policy on one batch; returns it with the update's metrics.
+    /// Improves `policy` on `batch` and returns it with the update's metrics.
     ///
     /// Every minibatch is evaluated with the inputs, masks, routing and temperature of the rollout,
     /// so the probability ratio is 1 on the first one. `optimizer_steps` counts on over the run and
-    /// picks the learning rate from the plan's segment. `rng` draws the shuffles.
+    /// picks the learning rate from the plan's segment. `rng` draws the shuffles. Where a loss looks at
+    /// several steps, minibatches are whole segments of 16 consecutive steps of one environment.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing that the run owns")]
     pub fn update<B: OpsAutodiffBackend>(
         &self,
         mut policy: ActorCritic<B>,
@@ -57,36 +76,58 @@ impl Learner {
         optimizer_steps: &mut u64,
         rng: &mut StreamRng,
         device: &B::Device,
-    ) -> Result<(ActorCritic<B>, Metrics), UpdateError> {
-        let mut order: Vec<usize> = (0..batch.advantages.len()).collect();
+    ) -> Result<Updated<ActorCritic<B>>, UpdateError> {
+        let objective = Objective::<B>::new(self, plan, device);
+        let mut order = Order::new(batch, plan.coefficients.needs_segments());
         let mut means = MeanAccumulator::new();
-        let mut first_deviation = None;
+        let mut first = None;
+        let mut largest: (f64, Option<String>) = (0.0, None);
         let mut last_lr = 0.0;
+        let mut at = (0, 0);
         for epoch in 0..self.ppo.epochs {
             order.shuffle(rng);
             let mut epoch_kl = MeanAccumulator::new();
-            for (minibatch, rows) in even_split(&order, self.ppo.minibatch).enumerate() {
-                let stop = |what, value| UpdateError::NonFinite { epoch, minibatch, what, value };
-                let (observation, data) = self.gather::<B>(batch, rows, device);
-                let evaluation = policy.evaluate(&observation, plan.routing, plan.temperature);
-                let (loss, stats) = self.loss(evaluation, &observation, data, plan, &mut means, rows.len());
+            for (number, minibatch) in order.minibatches(self.ppo.minibatch, batch).enumerate() {
+                at = (epoch, number);
+                let (observation, drawn, data) =
+                    gather::<B>(batch, &minibatch.rows, &self.spec, &self.ppo, device);
+                let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
+                let evaluation = policy.evaluate(&observation, input, objective.compared_rows());
+                let terms = objective.terms(&evaluation, &observation, data, &minibatch);
+                let value = f64::from(to_host(terms.loss.clone())[0]);
+                check(at, &evaluation, &terms, value)?;
+                let statistics =
+                    first.is_none().then(|| objective.statistics(&evaluation, &observation, &minibatch));
+                drop(evaluation);
 
-                let value = f64::from(to_host(loss.clone().inner())[0]);
-                if !value.is_finite() {
-                    return Err(stop("the loss", value));
-                }
-                let grads = GradientsParams::from_grads(loss.backward(), &policy);
+                let grads = GradientsParams::from_grads(terms.loss.backward(), &policy);
+                #[cfg(feature = "chaos")]
+                let grads = gatefold_optim::probe::gradients::<B, _>(&policy, grads);
                 let lr = plan.learning_rate.at(*optimizer_steps);
                 let (stepped, step) = optimizer.step::<B, _>(policy, grads, lr, self.ppo.max_grad_norm);
                 policy = stepped;
                 if !step.grad_norm.is_finite() {
-                    return Err(stop("the gradient norm", step.grad_norm));
+                    let (path, norm) = step.largest;
+                    return Err(non_finite(at, format!("the gradient of {path}"), norm));
+                }
+                #[cfg(feature = "chaos")]
+                {
+                    policy = gatefold_optim::probe::parameters(policy);
+                    optimizer.probe_moments();
+                }
+                if self.thorough {
+                    check_state(at, &policy, optimizer)?;
                 }
                 *optimizer_steps += 1;
                 last_lr = lr;
 
-                let count = rows.len() as u64;
-                first_deviation.get_or_insert(stats[ppo_stats::MAX_RATIO_DEVIATION]);
+                let count = minibatch.rows.len() as u64;
+                let stats = &terms.ppo;
+                if let Some(mut statistics) = statistics {
+                    let deviation = f64::from(stats[ppo_stats::MAX_RATIO_DEVIATION]);
+                    statistics.set(names::TRAIN_RATIO_DEVIATION_FIRST, deviation);
+                    first = Some(statistics);
+                }
                 epoch_kl.add(names::TRAIN_APPROX_KL, f64::from(stats[ppo_stats::APPROX_KL]), count);
                 for (name, index) in [
                     (names::TRAIN_POLICY_LOSS, ppo_stats::POLICY_LOSS),
@@ -97,179 +138,74 @@ impl Learner {
                 ] {
                     means.add(name, f64::from(stats[index]), count);
                 }
+                terms.report(&mut means, count);
                 means.add(names::TRAIN_LOSS, value, count);
                 means.add(names::TRAIN_GRAD_NORM, step.grad_norm, 1);
                 means.add(names::TRAIN_GRAD_CLIPPED_FRACTION, f64::from(u8::from(step.clipped)), 1);
+                if step.largest.1 > largest.0 || largest.1.is_none() {
+                    largest = (step.largest.1, Some(step.largest.0));
+                }
             }
             let kl = epoch_kl.mean(names::TRAIN_APPROX_KL).expect("an epoch has minibatches");
             if self.ppo.target_kl > 0.0 && kl > f64::from(self.ppo.target_kl) {
                 break;
             }
         }
+        check_state(at, &policy, optimizer)?;
         let mut metrics = means.metrics();
-        let first_deviation = first_deviation.expect("an update has minibatches");
-        metrics.set(names::TRAIN_RATIO_DEVIATION_FIRST, f64::from(first_deviation));
+        metrics.merge(first.expect("an update has minibatches"));
+        metrics.set(names::TRAIN_GRAD_NORM_MAX_TENSOR, largest.0);
         metrics.set(names::TRAIN_LEARNING_RATE, last_lr);
-        metrics.set(names::TRAIN_EXPLAINED_VARIANCE, batch.explained_variance());
+        metrics.merge(batch.diagnostics());
         metrics.set(names::TRAIN_OPTIMIZER_STEPS, *optimizer_steps as f64);
-        Ok((policy, metrics))
-    }
-
-    /// The whole loss `[1]` and the PPO statistics; auxiliary values go to `means`.
-    fn loss<B: OpsAutodiffBackend>(
-        &self,
-        evaluation: Evaluation<B>,
-        observation: &Observation<B>,
-        data: PpoBatch<B>,
-        plan: &Plan,
-        means: &mut MeanAccumulator,
-        rows: usize,
-    ) -> (Tensor<B, 1>, Vec<f32>) {
-        let coefficients = &plan.coefficients;
-        let huber = self.ppo.value_loss == ValueLoss::Huber;
-        let config = PpoLossConfig {
-            clip: self.ppo.clip,
-            value_clip: (self.ppo.value_clip > 0.0).then_some(self.ppo.value_clip),
-            // The operation's value loss has a factor 1/2; ours is a weight of the mean square.
-            value_coef: if huber { 0.0 } else { 2.0 * self.ppo.value_coef },
-            entropy_coef: coefficients.entropy,
-        };
-        let returns = data.returns.clone();
-        let (mut loss, stats) = ppo_loss(evaluation.logits, evaluation.values.clone(), data, &config);
-        let mut stats = to_host(stats.inner());
-        if huber {
-            let term = huber_loss(evaluation.values - returns);
-            stats[ppo_stats::VALUE_LOSS] = to_host(term.clone().inner())[0];
-            loss = loss + term * (2.0 * self.ppo.value_coef);
-        }
-        let count = rows as u64;
-        let mut add = |loss: Tensor<B, 1>, name, coefficient: f32, term: Tensor<B, 1>| {
-            means.add(name, f64::from(to_host(term.clone().inner())[0]), count);
-            loss + term * coefficient
-        };
-        if let Some(gates) = evaluation.gates {
-            if coefficients.load_balance != 0.0 {
-                let term = match self.losses.load_balance {
-                    LoadBalance::Mse => losses::load_balance_mse(gates.probabilities),
-                    LoadBalance::Switch => {
-                        losses::load_balance_switch(gates.probabilities, gates.alpha.clone())
-                    }
-                };
-                loss = add(loss, names::LOSSES_LOAD_BALANCE, coefficients.load_balance, term);
-            }
-            if coefficients.gate_entropy != 0.0 {
-                let term = losses::gate_entropy(gates.alpha);
-                loss = add(loss, names::LOSSES_GATE_ENTROPY, -coefficients.gate_entropy, term);
-            }
-        }
-        if let Some(logits) = evaluation.expert_logits
-            && coefficients.diversity != 0.0
-            && diversity_applies(&logits)
-        {
-            // Rows of a minibatch are shuffled, so the first ones are a fair sample.
-            let compared = 0..rows.min(self.losses.compared_rows);
-            let mask = observation.mask.clone().map(|mask| mask.slice([compared.clone()]));
-            let term = losses::diversity(logits.slice([compared]), mask);
-            loss = add(loss, names::LOSSES_DIVERSITY, coefficients.diversity, term);
-        }
-        (loss, stats)
-    }
-
-    fn gather<B: Backend>(
-        &self,
-        batch: &Batch,
-        rows: &[usize],
-        device: &B::Device,
-    ) -> (Observation<B>, PpoBatch<B>) {
-        let seen = batch.rollout.observations.pick(rows.iter().copied());
-        let observation = Observation::new(&self.spec, seen, device);
-        let vector = |all: &ndarray::Array2<f32>| -> Vec<f32> {
-            let all = all.as_slice().expect("rollout arrays are in standard layout");
-            rows.iter().map(|&row| all[row]).collect()
-        };
-        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [rows.len()]), device);
-        let mut advantages = vector(&batch.advantages);
-        if self.ppo.normalize_advantages {
-            normalize(&mut advantages);
-        }
-        let actions = batch.rollout.actions.as_slice().expect("standard layout");
-        let actions: Vec<i32> = rows.iter().map(|&row| actions[row]).collect();
-        let data = PpoBatch {
-            actions: Tensor::<B, 1, Int>::from_data(TensorData::new(actions, [rows.len()]), device),
-            mask: observation.mask.clone(),
-            old_log_probs: tensor(vector(&batch.rollout.log_probs)),
-            advantages: tensor(advantages),
-            returns: tensor(vector(&batch.returns)),
-            old_values: tensor(vector(&batch.rollout.values)),
-        };
-        (observation, data)
+        Ok(Updated { policy, metrics, largest_tensor: largest.1 })
     }
 }
 
-/// Whether a diversity loss makes sense: with two actions centred logits are always collinear.
-fn diversity_applies<B: Backend>(expert_logits: &Tensor<B, 3>) -> bool {
-    let [_, num_experts, num_actions] = expert_logits.dims();
-    num_experts >= 2 && num_actions > 2
+fn non_finite((epoch, minibatch): (usize, usize), what: impl Into<String>, value: f64) -> UpdateError {
+    UpdateError::NonFinite { epoch, minibatch, what: what.into(), value }
 }
 
-/// `mean(|e| <= 1 ? e^2 / 2 : |e| - 1/2)`.
-fn huber_loss<B: AutodiffBackend>(errors: Tensor<B, 1>) -> Tensor<B, 1> {
-    let near = errors.clone().clamp(-1.0, 1.0);
-    (near.clone().detach() * (errors - near.detach() * 0.5)).mean()
-}
-
-/// `(a - mean) / (std + 1e-8)` with the unbiased standard deviation, as CleanRL and SB3 do; a
-/// minibatch of one row becomes 0.
-fn normalize(advantages: &mut [f32]) {
-    let count = advantages.len() as f64;
-    let mean = advantages.iter().map(|&a| f64::from(a)).sum::<f64>() / count;
-    let squares: f64 = advantages.iter().map(|&a| (f64::from(a) - mean).powi(2)).sum();
-    let deviation = (squares / (count - 1.0).max(1.0)).sqrt() + 1e-8;
-    for a in advantages {
-        *a = ((f64::from(*a) - mean) / deviation) as f32;
+/// Fails if the loss or a raw action logit is not finite, and names the first tensor that is not.
+///
+/// Logits are looked at before the mask, which would hide a NaN of a forbidden action.
+fn check<B: OpsAutodiffBackend>(
+    at: (usize, usize),
+    evaluation: &Evaluation<B>,
+    terms: &Terms<B>,
+    loss: f64,
+) -> Result<(), UpdateError> {
+    let bad = |values: Vec<f32>| values.into_iter().find(|x| !x.is_finite()).map(f64::from);
+    let logit = bad(to_host(evaluation.logits.clone()));
+    if loss.is_finite() && logit.is_none() {
+        return Ok(());
     }
+    let gates = evaluation.gates.as_ref();
+    let tensors = [
+        ("h_graph", evaluation.graph.as_ref().map(|graph| to_host(graph.graph.clone()))),
+        ("h_obs", Some(to_host(evaluation.h_obs.clone()))),
+        ("the router's logits", gates.map(|gates| to_host(gates.logits.clone()))),
+        ("the gates", gates.map(|gates| to_host(gates.alpha.clone()))),
+        ("the experts' logits", evaluation.expert_logits.clone().map(to_host)),
+        ("the action logits", Some(to_host(evaluation.logits.clone()))),
+        ("the critic's values", Some(to_host(evaluation.values.clone()))),
+    ];
+    let tensor = tensors.into_iter().find_map(|(what, values)| Some((what, bad(values?)?)));
+    let (what, value) = tensor.or_else(|| terms.first_non_finite()).unwrap_or(("the loss", loss));
+    Err(non_finite(at, what, value))
 }
 
-/// Splits into `ceil(len / size)` pieces whose lengths differ by at most one.
-fn even_split(order: &[usize], size: usize) -> impl Iterator<Item = &[usize]> {
-    let pieces = order.len().div_ceil(size);
-    (0..pieces).map(move |i| &order[i * order.len() / pieces..(i + 1) * order.len() / pieces])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::backend::{Autodiff, Flex};
-
-    #[test]
-    fn minibatch_sizes_differ_by_at_most_one_and_cover_every_row() {
-        for (rows, size) in [(2048, 64), (100, 32), (7, 2), (5, 5), (6, 4)] {
-            let order: Vec<usize> = (0..rows).collect();
-            let lengths: Vec<usize> = even_split(&order, size).map(<[usize]>::len).collect();
-            let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
-            assert!(most - least <= 1 && *most <= size, "{rows} by {size}: {lengths:?}");
-            assert_eq!(lengths.iter().sum::<usize>(), rows);
-        }
+/// Fails if a parameter or a moment is not finite.
+fn check_state<B: OpsAutodiffBackend>(
+    at: (usize, usize),
+    policy: &ActorCritic<B>,
+    optimizer: &AdamW<B::InnerBackend>,
+) -> Result<(), UpdateError> {
+    if let Some((path, norm)) = first_non_finite::<B, _>(policy) {
+        return Err(non_finite(at, format!("the parameter {path}"), norm));
     }
-
-    #[test]
-    fn normalised_advantages_have_mean_0_and_unbiased_deviation_1() {
-        let mut advantages = [1.0, 2.0, 3.0];
-        normalize(&mut advantages);
-        assert_eq!(advantages, [-1.0, 0.0, 1.0]);
-        let mut alone = [3.0];
-        normalize(&mut alone);
-        assert_eq!(alone, [0.0]);
-    }
-
-    #[test]
-    fn huber_is_quadratic_near_zero_and_linear_beyond_in_value_and_gradient() {
-        let data = TensorData::new(vec![0.5f32, -3.0], [2]);
-        let errors = Tensor::<Autodiff<Flex>, 1>::from_data(data, &Default::default()).require_grad();
-        let loss = huber_loss(errors.clone());
-        assert_eq!(loss.clone().into_scalar(), (0.125 + 2.5) / 2.0);
-        let grads = loss.backward();
-        let grad = errors.grad(&grads).unwrap().into_data().to_vec::<f32>().unwrap();
-        assert_eq!(grad, [0.25, -0.5], "d/de = clamp(e, -1, 1) / 2");
+    match optimizer.first_non_finite() {
+        Some((path, norm)) => Err(non_finite(at, format!("the moment {path}"), norm)),
+        None => Ok(()),
     }
 }

@@ -42,10 +42,17 @@ impl<B: OpsAutodiffBackend> Parts<B> {
         Ok(Self {
             policy,
             optimizer,
-            collector: Collector::new(envs, config.ppo.num_steps, scaling),
+            collector: Collector::new(envs, config.ppo.num_steps, scaling)
+                .with_value_clamp(config.ppo.value_clamp),
             rewards: RewardScaler::new(config.reward.clone(), num_envs),
             curriculum,
-            learner: Learner { ppo: config.ppo.clone(), losses: config.losses.clone(), spec },
+            learner: Learner {
+                ppo: config.ppo.clone(),
+                losses: config.losses.clone(),
+                spec,
+                experts: if config.policy.has_experts() { config.policy.experts.clone() } else { Vec::new() },
+                thorough: false,
+            },
         })
     }
 

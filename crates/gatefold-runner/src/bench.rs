@@ -44,7 +44,7 @@ pub fn bench_ppo(
                 let plan = parts.curriculum.plan(progress);
                 let mut rng = stream(seed, Purpose::Actions, iteration);
                 let policy = parts.policy().valid();
-                let rollout = parts.collector.collect(&policy, &plan, &mut rng, &device);
+                let rollout = parts.collector.collect(&policy, &plan, &[], &mut rng, &device);
                 let rollout = rollout.map_err(|e| RunError::Stopped(e.to_string()))?;
                 drop(policy);
                 env_steps += rollout.rewards.len() as u64;
@@ -62,7 +62,7 @@ pub fn bench_ppo(
                     &mut rng,
                     &device,
                 );
-                parts.policy = Some(updated.map_err(|e| RunError::Stopped(e.to_string()))?.0);
+                parts.policy = Some(updated.map_err(|e| RunError::Stopped(e.to_string()))?.policy);
                 if iteration == 0 {
                     (begun, warm, rollout_s) = (Instant::now(), env_steps, 0.0);
                 } else if env_steps - warm >= transitions {

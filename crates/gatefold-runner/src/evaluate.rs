@@ -8,7 +8,7 @@ use gatefold_env::{
     Action, BatchEnv, EnvEntry, Episode, ObservationBatch, Purpose, StepResults, StreamRng, stream,
 };
 use gatefold_ops::OpsBackend;
-use gatefold_policy::{ActorCritic, Choice, Observation, ObservationScaling, Pick};
+use gatefold_policy::{ActorCritic, Choice, Observation, ObservationScaling, Pick, RoutingInput};
 use rand::RngExt;
 
 use crate::assembly::{Parts, build_envs, on_device, on_threads};
@@ -62,7 +62,9 @@ pub(crate) fn play<B: OpsBackend>(
                     scaling.apply(&mut observations.features);
                 }
                 let observation = Observation::new(&spec, observations.clone(), *device);
-                let logits = policy.act(&observation, plan.routing, plan.temperature).logits;
+                let drawn = policy.draw(plan.routing, count, rng, device);
+                let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
+                let logits = policy.act(&observation, input).logits;
                 let logits: Vec<f32> =
                     logits.into_data().convert::<f32>().into_vec().expect("logits are f32");
                 let mask = spec.masked.then_some(observations.mask.as_slice());

@@ -251,7 +251,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
 
         let mut rng = stream(seed, Purpose::Actions, iteration);
         let policy = self.parts.policy().valid();
-        let rollout = self.parts.collector.collect(&policy, &plan, &mut rng, &self.device);
+        let rollout = self.parts.collector.collect(&policy, &plan, &[], &mut rng, &self.device);
         let rollout = rollout.map_err(|e| self.misfortune(e.to_string()))?;
         let mut metrics = self.take_in(&rollout);
         metrics.merge(gate_metrics(&self.config.policy.experts, &rollout));
@@ -273,10 +273,10 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             &mut rng,
             &self.device,
         );
-        let (policy, trained) = updated.map_err(|e| self.misfortune(e.to_string()))?;
-        self.parts.policy = Some(policy);
+        let updated = updated.map_err(|e| self.misfortune(e.to_string()))?;
+        self.parts.policy = Some(updated.policy);
         self.counters.iteration += 1;
-        metrics.merge(trained);
+        metrics.merge(updated.metrics);
         metrics.set(names::TIME_ITERATION, self.counters.iteration as f64);
         metrics.set(names::TIME_ENV_STEPS, self.counters.env_steps as f64);
         metrics.set(names::TIME_ROLLOUT, collected.as_secs_f64());

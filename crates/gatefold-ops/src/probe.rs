@@ -1,0 +1,83 @@
+//! Named places where a test may put a fault into a running experiment.
+//!
+//! Built without the feature `chaos` these functions give back what they are given and compile to
+//! nothing. With it, an installed [`Probe`] may change values on their way: a NaN in one activation, a
+//! gradient ten thousand times too large, an expert that is never chosen. Sites are named like metrics,
+//! `group/what`; those of parameters end in the parameter's path.
+
+#[cfg(feature = "chaos")]
+pub use installed::{Probe, install, wants};
+
+#[cfg(feature = "chaos")]
+mod installed {
+    use std::sync::{Arc, PoisonError, RwLock};
+
+    /// Changes values at named sites.
+    pub trait Probe: Send + Sync {
+        /// Told at the start of every iteration.
+        fn begin(&self, iteration: u64);
+
+        /// Whether this site is to be changed now; asked each time the site is passed.
+        fn wants(&self, site: &str) -> bool;
+
+        /// Changes the values, row-major, of a tensor or buffer whose last dimension is `width`.
+        fn change(&self, site: &str, values: &mut [f32], width: usize);
+    }
+
+    static INSTALLED: RwLock<Option<Arc<dyn Probe>>> = RwLock::new(None);
+
+    /// Installs a probe for the whole process, or removes it.
+    pub fn install(probe: Option<Arc<dyn Probe>>) {
+        *INSTALLED.write().unwrap_or_else(PoisonError::into_inner) = probe;
+    }
+
+    pub(super) fn current() -> Option<Arc<dyn Probe>> {
+        INSTALLED.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the installed probe wants to change this site now.
+    pub fn wants(site: &str) -> bool {
+        current().is_some_and(|probe| probe.wants(site))
+    }
+}
+
+use burn::tensor::{Tensor, backend::Backend};
+
+/// Tells an installed probe which iteration begins.
+#[inline(always)]
+pub fn begin(iteration: u64) {
+    #[cfg(feature = "chaos")]
+    if let Some(probe) = installed::current() {
+        probe.begin(iteration);
+    }
+    let _ = iteration;
+}
+
+/// A tensor as it passes the site.
+///
+/// A change is added without a gradient of its own, so the graph behind the tensor stays whole.
+#[inline(always)]
+pub fn tensor<B: Backend, const D: usize>(site: &str, x: Tensor<B, D>) -> Tensor<B, D> {
+    #[cfg(feature = "chaos")]
+    if let Some(probe) = installed::current().filter(|probe| probe.wants(site)) {
+        let shape = x.dims();
+        let before = x.to_data().convert::<f32>().to_vec::<f32>().expect("converted to f32");
+        let mut after = before.clone();
+        probe.change(site, &mut after, shape[D - 1]);
+        let change: Vec<f32> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let data = burn::tensor::TensorData::new(change, shape);
+        return x.clone() + Tensor::from_data(data, &x.device());
+    }
+    let _ = site;
+    x
+}
+
+/// A host buffer, whose rows are `width` long, as it passes the site.
+#[inline(always)]
+pub fn slice(site: &str, values: &mut [f32], width: usize) {
+    #[cfg(feature = "chaos")]
+    if let Some(probe) = installed::current().filter(|probe| probe.wants(site)) {
+        probe.change(site, values, width);
+    }
+    let _ = (site, values, width);
+}

@@ -1,0 +1,202 @@
+//! How an epoch is cut into minibatches: single rows, or whole stretches of time.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use gatefold_env::{EnvSpec, StreamRng};
+use gatefold_ops::PpoBatch;
+use gatefold_policy::Observation;
+use ndarray::Array2;
+use rand::seq::SliceRandom;
+
+use crate::losses::{SegmentRow, adjacent_pairs, adjacent_triples};
+use crate::{Batch, PpoConfig};
+
+/// Consecutive steps of one environment that stay together where a loss looks at several of them.
+const SEGMENT: usize = 16;
+
+/// The order of a rollout's rows, shuffled anew each epoch.
+pub(crate) enum Order {
+    /// Each row by itself.
+    Rows(Vec<usize>),
+    /// Whole segments, each the rows of consecutive steps of one environment; the last of an
+    /// environment may be shorter.
+    Segments(Vec<Vec<usize>>),
+}
+
+/// Rows of one minibatch, and which of them follow each other in one episode.
+pub(crate) struct Minibatch {
+    pub(crate) rows: Vec<usize>,
+    /// Places in the minibatch of adjacent steps; empty without segments.
+    pub(crate) pairs: [Vec<usize>; 2],
+    pub(crate) triples: [Vec<usize>; 3],
+}
+
+impl Order {
+    pub(crate) fn new(batch: &Batch, segmented: bool) -> Self {
+        let (steps, envs) = (batch.rollout.num_steps(), batch.rollout.num_envs());
+        if !segmented {
+            return Self::Rows((0..steps * envs).collect());
+        }
+        let starts = (0..steps).step_by(SEGMENT);
+        let segments = starts.flat_map(|start| {
+            let end = (start + SEGMENT).min(steps);
+            (0..envs).map(move |env| (start..end).map(|t| t * envs + env).collect())
+        });
+        Self::Segments(segments.collect())
+    }
+
+    pub(crate) fn shuffle(&mut self, rng: &mut StreamRng) {
+        match self {
+            Self::Rows(rows) => rows.shuffle(rng),
+            Self::Segments(segments) => segments.shuffle(rng),
+        }
+    }
+
+    /// Minibatches of at most `size` rows whose sizes differ by at most one row, or segment.
+    pub(crate) fn minibatches<'a>(
+        &'a self,
+        size: usize,
+        batch: &'a Batch,
+    ) -> Box<dyn Iterator<Item = Minibatch> + 'a> {
+        match self {
+            Self::Rows(rows) => Box::new(even_split(rows, size).map(|rows| Minibatch {
+                rows: rows.to_vec(),
+                pairs: Default::default(),
+                triples: Default::default(),
+            })),
+            Self::Segments(segments) => {
+                let ends = batch.rollout.ends.as_slice().expect("standard layout");
+                Box::new(even_split(segments, (size / SEGMENT).max(1)).map(move |segments| {
+                    let number = |(segment, rows): (usize, &'a Vec<usize>)| {
+                        let of =
+                            move |&row: &usize| SegmentRow { segment, ends_episode: ends[row].is_some() };
+                        rows.iter().map(of)
+                    };
+                    let places: Vec<SegmentRow> = segments.iter().enumerate().flat_map(number).collect();
+                    Minibatch {
+                        rows: segments.concat(),
+                        pairs: adjacent_pairs(&places),
+                        triples: adjacent_triples(&places),
+                    }
+                }))
+            }
+        }
+    }
+}
+
+/// Splits into `ceil(len / size)` pieces whose lengths differ by at most one.
+fn even_split<T>(order: &[T], size: usize) -> impl Iterator<Item = &[T]> {
+    let pieces = order.len().div_ceil(size);
+    (0..pieces).map(move |i| &order[i * order.len() / pieces..(i + 1) * order.len() / pieces])
+}
+
+/// The rows of a minibatch as tensors: what the policy sees, what was drawn for its routing, and the
+/// data of the PPO loss.
+pub(crate) fn gather<B: Backend>(
+    batch: &Batch,
+    rows: &[usize],
+    spec: &EnvSpec,
+    ppo: &PpoConfig,
+    device: &B::Device,
+) -> (Observation<B>, Option<Tensor<B, 2>>, PpoBatch<B>) {
+    let rollout = &batch.rollout;
+    let seen = rollout.observations.pick(rows.iter().copied());
+    let observation = Observation::new(spec, seen, device);
+    let vector = |all: &Array2<f32>| -> Vec<f32> {
+        let all = all.as_slice().expect("rollout arrays are in standard layout");
+        rows.iter().map(|&row| all[row]).collect()
+    };
+    let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [rows.len()]), device);
+    let mut advantages = vector(&batch.advantages);
+    if ppo.normalize_advantages {
+        normalize(&mut advantages);
+    }
+    let actions = rollout.actions.as_slice().expect("standard layout");
+    let actions: Vec<i32> = rows.iter().map(|&row| actions[row]).collect();
+    let drawn = (!rollout.drawn.is_empty()).then(|| {
+        let width = rollout.drawn.len() / rollout.actions.len();
+        let of = |&row: &usize| &rollout.drawn[row * width..(row + 1) * width];
+        let values: Vec<f32> = rows.iter().flat_map(of).copied().collect();
+        Tensor::from_data(TensorData::new(values, [rows.len(), width]), device)
+    });
+    let data = PpoBatch {
+        actions: Tensor::<B, 1, Int>::from_data(TensorData::new(actions, [rows.len()]), device),
+        mask: observation.mask.clone(),
+        old_log_probs: tensor(vector(&rollout.log_probs)),
+        advantages: tensor(advantages),
+        returns: tensor(vector(&batch.returns)),
+        old_values: tensor(vector(&rollout.values)),
+    };
+    (observation, drawn, data)
+}
+
+/// `(a - mean) / (std + 1e-8)` with the unbiased standard deviation, as CleanRL and SB3 do; a
+/// minibatch of one row becomes 0.
+fn normalize(advantages: &mut [f32]) {
+    let count = advantages.len() as f64;
+    let mean = advantages.iter().map(|&a| f64::from(a)).sum::<f64>() / count;
+    let squares: f64 = advantages.iter().map(|&a| (f64::from(a) - mean).powi(2)).sum();
+    let deviation = (squares / (count - 1.0).max(1.0)).sqrt() + 1e-8;
+    for a in advantages {
+        *a = ((f64::from(*a) - mean) / deviation) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rollout;
+    use gatefold_env::{EpisodeEnd, Purpose, stream};
+
+    #[test]
+    fn minibatch_sizes_differ_by_at_most_one_and_cover_every_row() {
+        for (rows, size) in [(2048, 64), (100, 32), (7, 2), (5, 5), (6, 4)] {
+            let order: Vec<usize> = (0..rows).collect();
+            let lengths: Vec<usize> = even_split(&order, size).map(<[usize]>::len).collect();
+            let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
+            assert!(most - least <= 1 && *most <= size, "{rows} by {size}: {lengths:?}");
+            assert_eq!(lengths.iter().sum::<usize>(), rows);
+        }
+    }
+
+    #[test]
+    fn normalised_advantages_have_mean_0_and_unbiased_deviation_1() {
+        let mut advantages = [1.0, 2.0, 3.0];
+        normalize(&mut advantages);
+        assert_eq!(advantages, [-1.0, 0.0, 1.0]);
+        let mut alone = [3.0];
+        normalize(&mut alone);
+        assert_eq!(alone, [0.0]);
+    }
+
+    #[test]
+    fn segments_are_whole_shuffled_and_linked_only_within_an_episode() {
+        let (steps, envs) = (36, 3);
+        let mut rollout = Rollout::new(&EnvSpec::new(1, 2), steps, envs);
+        rollout.ends[(5, 1)] = Some(EpisodeEnd::Terminated);
+        let zeros = Array2::zeros((steps, envs));
+        let batch = Batch { rollout, advantages: zeros.clone(), returns: zeros };
+        let mut order = Order::new(&batch, true);
+        order.shuffle(&mut stream(1, Purpose::Shuffle, 0));
+        let minibatches: Vec<Minibatch> = order.minibatches(32, &batch).collect();
+
+        let mut rows: Vec<usize> = minibatches.iter().flat_map(|m| m.rows.clone()).collect();
+        assert_ne!(rows[..envs], [0, envs, 2 * envs], "shuffled");
+        rows.sort_unstable();
+        assert_eq!(rows, (0..steps * envs).collect::<Vec<_>>());
+
+        let mut linked = 0;
+        for minibatch in &minibatches {
+            assert!(minibatch.rows.len() <= 32);
+            let [first, second] = &minibatch.pairs;
+            for (&i, &j) in first.iter().zip(second) {
+                let (a, b) = (minibatch.rows[i], minibatch.rows[j]);
+                assert_eq!(b, a + envs, "the next step of the same environment");
+                assert_eq!(a / envs / SEGMENT, b / envs / SEGMENT, "of the same segment");
+                assert_ne!(a, 5 * envs + 1, "a pair crosses an episode's end");
+                linked += 1;
+            }
+        }
+        // Segments of 16, 16 and 4 steps hold 15 + 15 + 3 pairs; one crosses an end.
+        assert_eq!(linked, envs * 33 - 1);
+    }
+}
