@@ -7,8 +7,9 @@ use gatefold_graph::TypedGraph;
 use gatefold_ops::{Activation, OpsBackend, embed_activations, init, linear, mix, softmax};
 use rand::Rng;
 
+use crate::draws::LayerDraws;
 use crate::topology::Topology;
-use crate::{GatConfig, LayerStatistics, layer::GatLayer};
+use crate::{GatConfig, GraphDraws, LayerStatistics, layer::GatLayer};
 
 // B batch, V graph nodes, G features of a node, S rows of the first layer, T readout rows, E edges, H heads, D hidden
 
@@ -35,6 +36,8 @@ pub struct GraphEncoder<B: Backend> {
     input_kinds: Vec<i32>,
     #[module(skip)]
     topology: Topology,
+    #[module(skip)]
+    config: GatConfig,
 }
 
 /// What the encoder makes of a batch of activations.
@@ -79,7 +82,21 @@ impl<B: OpsBackend> GraphEncoder<B> {
             readout_query: init::glorot([hidden, 1], [hidden, 1], rng, device),
             input_kinds: topology.input_nodes.iter().map(|&n| graph.node(n as usize).kind as i32).collect(),
             topology,
+            config: config.clone(),
         }
+    }
+
+    /// What the dropouts drop in one forward pass over `rows` rows; `None` if every dropout is 0.
+    ///
+    /// For updates alone: a rollout evaluates the whole graph.
+    pub fn draw(&self, rows: usize, rng: &mut impl Rng, device: &B::Device) -> Option<GraphDraws<B>> {
+        if !self.config.drops() {
+            return None;
+        }
+        let of = |layer: &GatLayer<B>| {
+            LayerDraws::new(&self.config, &layer.topology().edges, rows, &mut *rng, device)
+        };
+        Some(GraphDraws { rows, layers: self.layers.iter().map(of).collect() })
     }
 
     /// Encodes activations `[B, V]`, each in [0, 1], one per graph node, and the nodes' features
@@ -89,7 +106,24 @@ impl<B: OpsBackend> GraphEncoder<B> {
         activations: Tensor<B, 2>,
         node_features: Option<Tensor<B, 3>>,
     ) -> GraphEncoding<B> {
+        self.forward_with(activations, node_features, None)
+    }
+
+    /// [`forward`](Self::forward), less what was drawn to be dropped.
+    ///
+    /// The attention in the result is over the edges that were kept, before its own dropout.
+    /// Panics if the draws are not of this encoder and as many rows.
+    pub fn forward_with(
+        &self,
+        activations: Tensor<B, 2>,
+        node_features: Option<Tensor<B, 3>>,
+        drawn: Option<&GraphDraws<B>>,
+    ) -> GraphEncoding<B> {
         let [batch, num_nodes] = activations.dims();
+        if let Some(drawn) = drawn {
+            let expected = (batch, self.layers.len());
+            assert_eq!((drawn.rows, drawn.layers.len()), expected, "rows and layers of the draws");
+        }
         assert_eq!(num_nodes, self.node_embedding.dims()[0], "one activation per graph node");
         let device = activations.device();
         let rows = self.topology.input_nodes.len();
@@ -120,15 +154,17 @@ impl<B: OpsBackend> GraphEncoder<B> {
             x = x + projected(features.clone(), projection.clone(), [batch, rows]);
         }
         for (i, layer) in self.layers.iter().enumerate() {
-            let (next, weights) = if i == 0 {
+            let drawn = drawn.map(|drawn| &drawn.layers[i]);
+            let reads_whole_vectors = drawn.is_none_or(|drawn| drawn.features.is_none());
+            let (next, weights) = if i == 0 && reads_whole_vectors {
                 let mut h =
                     embed(layer.project(base.clone()), activations.clone(), layer.project(direction.clone()));
                 if let Some((features, projection)) = &featured {
                     h = h + projected(features.clone(), layer.project(projection.clone()), [batch, rows]);
                 }
-                layer.attend(x, h)
+                layer.attend(x, h, drawn)
             } else {
-                layer.forward(x)
+                layer.forward(x, drawn)
             };
             attention.push(weights);
             rows_of_layers.push(next.clone());

@@ -5,8 +5,11 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_ops::{Activation, OpsBackend, gat_attention, init, linear, norm_relu};
 use rand::Rng;
 
+use crate::draws::LayerDraws;
+use crate::dropped_attention::dropped_attention;
+use crate::norm_clip::clip_norms;
 use crate::topology::LayerTopology;
-use crate::{GatConfig, Heads};
+use crate::{AttentionTemperature, GatConfig, Heads};
 
 // B batch, S source rows, T target rows, E edges, H heads, C width of a head, D hidden, R relations
 
@@ -16,19 +19,24 @@ const LEAKY_SLOPE: f32 = 0.2;
 /// `x + ReLU(LayerNorm(GAT(x)))`.
 ///
 /// `e_ij = LeakyReLU_0.2(a_s . W h_j + a_d . W h_i + r_rel)` over the in-neighbours j of i, softmax
-/// over j. `r_rel` is a learned scalar per relation and head.
+/// over j. `r_rel` is a learned scalar per relation and head. With a learned temperature tau per head,
+/// the softmax is over `e_ij / tau`; `ln(multiplicity)` of merged edges is added undivided, as if
+/// each copy had its own `e_ij / tau`.
 #[derive(Module, Debug)]
 pub struct GatLayer<B: Backend> {
-    weight: Param<Tensor<B, 2>>,        // [D, H * C]
-    source: Param<Tensor<B, 2>>,        // [H, C]
-    target: Param<Tensor<B, 2>>,        // [H, C]
-    relation_bias: Param<Tensor<B, 2>>, // [R, H]
-    norm_gain: Param<Tensor<B, 1>>,     // [D]
-    norm_bias: Param<Tensor<B, 1>>,     // [D]
+    weight: Param<Tensor<B, 2>>,                  // [D, H * C]
+    source: Param<Tensor<B, 2>>,                  // [H, C]
+    target: Param<Tensor<B, 2>>,                  // [H, C]
+    relation_bias: Param<Tensor<B, 2>>,           // [R, H]
+    log_temperature: Option<Param<Tensor<B, 1>>>, // [H]
+    norm_gain: Param<Tensor<B, 1>>,               // [D]
+    norm_bias: Param<Tensor<B, 1>>,               // [D]
     #[module(skip)]
     topology: LayerTopology,
     #[module(skip)]
     combine: Heads,
+    #[module(skip)]
+    norm_clip: f32,
 }
 
 impl<B: OpsBackend> GatLayer<B> {
@@ -44,10 +52,13 @@ impl<B: OpsBackend> GatLayer<B> {
             source: init::glorot([heads, width], [heads * width, 1], rng, device),
             target: init::glorot([heads, width], [heads * width, 1], rng, device),
             relation_bias: init::constant(0.0, [topology.edges.num_relations(), heads], device),
+            log_temperature: (config.attention_temperature == AttentionTemperature::Learned)
+                .then(|| init::constant(0.0, [heads], device)),
             norm_gain: init::constant(1.0, [hidden], device),
             norm_bias: init::constant(0.0, [hidden], device),
             topology,
             combine: config.combine,
+            norm_clip: config.node_norm_clip,
         }
     }
 
@@ -61,18 +72,20 @@ impl<B: OpsBackend> GatLayer<B> {
     /// Attention over projected rows `h` `[B, S, H * C]`, then norm and residual of `x` `[B, S, D]`.
     ///
     /// Returns the new rows `[B, T, D]` and the attention `[B, E, H]`.
-    pub(crate) fn attend(&self, x: Tensor<B, 3>, h: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    pub(crate) fn attend(
+        &self,
+        x: Tensor<B, 3>,
+        h: Tensor<B, 3>,
+        drawn: Option<&LayerDraws<B>>,
+    ) -> (Tensor<B, 3>, Tensor<B, 3>) {
         let [batch, _, hidden] = x.dims();
         let edges = &self.topology.edges;
         let targets = edges.num_targets();
-        let (out, attention) = gat_attention(
-            h,
-            self.source.val(),
-            self.target.val(),
-            self.relation_bias.val(),
-            edges,
-            LEAKY_SLOPE,
-        );
+        let [source, target, relation_bias] = self.score_weights();
+        let (out, attention) = match drawn.filter(|drawn| drawn.changes_attention()) {
+            None => gat_attention(h, source, target, relation_bias, edges, LEAKY_SLOPE),
+            Some(drawn) => dropped_attention(h, source, target, relation_bias, edges, LEAKY_SLOPE, drawn),
+        };
         let out = match self.combine {
             Heads::Concatenate => out.reshape([batch * targets, hidden]),
             Heads::Average => {
@@ -90,18 +103,128 @@ impl<B: OpsBackend> GatLayer<B> {
         };
         let residual = residual.reshape([batch * targets, hidden]);
         let out = norm_relu(out, self.norm_gain.val(), self.norm_bias.val(), Some(residual));
-        (out.reshape([batch, targets, hidden]), attention)
+        let out = out.reshape([batch, targets, hidden]);
+        let out = if self.norm_clip > 0.0 { clip_norms(out, self.norm_clip) } else { out };
+        (out, attention)
     }
 
     /// The whole layer: `[B, S, D]` to `[B, T, D]` and the attention `[B, E, H]`.
-    pub(crate) fn forward(&self, x: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<B, 3>,
+        drawn: Option<&LayerDraws<B>>,
+    ) -> (Tensor<B, 3>, Tensor<B, 3>) {
         let [batch, rows, hidden] = x.dims();
-        let h = self.project(x.clone().reshape([batch * rows, hidden]));
-        let width = h.dims()[1];
-        self.attend(x, h.reshape([batch, rows, width]))
+        let input = match drawn.and_then(|drawn| drawn.features.clone()) {
+            None => x.clone(),
+            Some(scale) => x.clone() * scale,
+        };
+        let h = self.project(input.reshape([batch * rows, hidden]));
+        let [_, width] = h.dims();
+        self.attend(x, h.reshape([batch, rows, width]), drawn)
+    }
+
+    /// `a_s`, `a_d` and `r_rel`, each divided by the head's temperature. LeakyReLU is positively
+    /// homogeneous, so that divides `e_ij`.
+    fn score_weights(&self) -> [Tensor<B, 2>; 3] {
+        let [source, target, relation_bias] =
+            [self.source.val(), self.target.val(), self.relation_bias.val()];
+        let Some(log_temperature) = &self.log_temperature else {
+            return [source, target, relation_bias];
+        };
+        let temperature = log_temperature.val().exp();
+        let [heads] = temperature.dims();
+        let of_row = temperature.clone().reshape([heads, 1]);
+        let of_column = temperature.reshape([1, heads]);
+        [source / of_row.clone(), target / of_row, relation_bias / of_column]
     }
 
     pub(crate) fn topology(&self) -> &LayerTopology {
         &self.topology
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+    use burn::backend::{Autodiff, Flex};
+    use burn::tensor::ElementConversion;
+    use gatefold_graph::TypedGraph;
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+
+    type Train = Autodiff<Flex>;
+
+    /// Two nodes; three parallel edges lead from the first to the second.
+    fn layer(temperature: AttentionTemperature) -> GatLayer<Train> {
+        let mut graph = TypedGraph::new("pair", &["node"], &["node"]);
+        graph.add_node("a", "node", None).unwrap();
+        graph.add_node("b", "node", None).unwrap();
+        for _ in 0..3 {
+            graph.add_edge("a", "b", "next").unwrap();
+        }
+        let topology = Topology::new(&graph.with_self_loops(), 1);
+        let config =
+            GatConfig { hidden: 4, heads: 2, attention_temperature: temperature, ..GatConfig::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut layer = GatLayer::new(&config, topology.layers[0].clone(), &mut rng, &Default::default());
+        layer.relation_bias = init::parameter(vec![0.3, -0.8, 1.1, 0.2], [2, 2], &Default::default());
+        layer
+    }
+
+    fn nodes() -> Tensor<Train, 3> {
+        Tensor::from_floats([[[0.4, -1.0, 0.7, 0.1], [1.5, 0.2, -0.6, 0.9]]], &Default::default())
+    }
+
+    fn with_temperature(temperatures: [f32; 2]) -> GatLayer<Train> {
+        let mut layer = layer(AttentionTemperature::Learned);
+        let logarithms = temperatures.map(f32::ln).to_vec();
+        layer.log_temperature = Some(init::parameter(logarithms, [2], &Default::default()));
+        layer
+    }
+
+    /// `e_ba - e_bb` of each head, from the attention of b: its logarithms' difference less ln 3.
+    fn score_difference(layer: &GatLayer<Train>) -> [f64; 2] {
+        let (_, attention) = layer.forward(nodes(), None);
+        let attention = attention.into_data().into_vec::<f32>().unwrap();
+        [0, 1].map(|head| {
+            let [from_a, from_b] = [1, 2].map(|edge| f64::from(attention[edge * 2 + head]).ln());
+            from_a - from_b - 3f64.ln()
+        })
+    }
+
+    #[test]
+    fn a_temperature_divides_the_scores_of_its_head_and_not_the_count_of_merged_edges() {
+        let plain = score_difference(&layer(AttentionTemperature::Fixed));
+        assert!(plain.iter().all(|difference| difference.abs() > 0.05), "{plain:?}");
+        let tempered = score_difference(&with_temperature([0.5, 4.0]));
+        for (head, temperature) in [0.5, 4.0].into_iter().enumerate() {
+            let expected = plain[head] / temperature;
+            assert!((tempered[head] - expected).abs() < 1e-5, "head {head}: {tempered:?}, {plain:?}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_a_log_temperature_is_its_finite_difference() {
+        let weights =
+            Tensor::from_floats([[[0.9, -0.4, 0.2, 1.3], [-1.1, 0.8, 0.5, -0.7]]], &Default::default());
+        let loss = |layer: &GatLayer<Train>| (layer.forward(nodes(), None).0 * weights.clone()).sum();
+        let layer = with_temperature([0.5, 2.0]);
+        let grads = loss(&layer).backward();
+        let gradient = layer.log_temperature.as_ref().unwrap().val().grad(&grads).unwrap();
+        let gradient = gradient.into_data().into_vec::<f32>().unwrap();
+        for head in 0..2 {
+            let at = |step: f32| {
+                let mut temperatures = [0.5f32, 2.0];
+                temperatures[head] *= step.exp();
+                loss(&with_temperature(temperatures)).into_scalar().elem::<f32>()
+            };
+            let expected = (at(0.01) - at(-0.01)) / 0.02;
+            assert!(expected.abs() > 1e-3, "head {head}: the case must move");
+            assert!(
+                (gradient[head] - expected).abs() < 1e-2 * expected.abs() + 1e-4,
+                "{gradient:?}, {expected}"
+            );
+        }
     }
 }

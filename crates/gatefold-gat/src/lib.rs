@@ -4,12 +4,16 @@
 //! See [`GatConfig`] for its settings.
 
 mod config;
+mod draws;
+mod dropped_attention;
 mod encoder;
 mod layer;
+mod norm_clip;
 mod statistics;
 mod topology;
 
-pub use config::{GatConfig, Heads};
+pub use config::{AttentionTemperature, GatConfig, Heads};
+pub use draws::GraphDraws;
 pub use encoder::{GraphEncoder, GraphEncoding};
 pub use layer::GatLayer;
 pub use statistics::LayerStatistics;
