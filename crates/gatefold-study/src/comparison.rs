@@ -92,8 +92,12 @@ pub struct Comparison {
     pub warnings: Vec<String>,
 }
 
-/// Compares arms, each with at least one run.
+/// Compares arms, each with at least one run. The order of an arm's runs does not matter.
 pub fn compare(arms: &[Arm], question: &Question) -> Result<Comparison, StudyError> {
+    let mut arms = arms.to_vec();
+    for arm in &mut arms {
+        arm.runs.sort_by(|a, b| (a.summary.seed, &a.path).cmp(&(b.summary.seed, &b.path)));
+    }
     let runs: Vec<&Run> = arms.iter().flat_map(|arm| &arm.runs).collect();
     let Some(first) = runs.first() else {
         return Err(StudyError::Arguments { message: "no runs to compare".into(), help: None });
@@ -139,7 +143,7 @@ pub fn compare(arms: &[Arm], question: &Question) -> Result<Comparison, StudyErr
         target: question.target,
         arms: results.collect(),
         thresholds,
-        warnings: warnings(arms),
+        warnings: warnings(&arms),
     })
 }
 

@@ -136,7 +136,7 @@ fn what_cannot_be_compared_is_an_error_that_says_why() {
 }
 
 #[test]
-fn an_estimate_does_not_depend_on_what_stands_beside_it() {
+fn an_estimate_depends_neither_on_what_stands_beside_it_nor_on_the_order_of_runs() {
     let folder = tempfile::tempdir().unwrap();
     study(folder.path());
     let asked = Question { thresholds: vec![3.0], ..question("eval_score_mean") };
@@ -144,6 +144,10 @@ fn an_estimate_does_not_depend_on_what_stands_beside_it() {
     let alone = compared(folder.path(), &["@study/zebra"], &asked).unwrap();
     assert_eq!(both.arms[1].iqm, alone.arms[0].iqm);
     assert_eq!(both.arms[1].profile, alone.arms[0].profile);
+    let shuffled = ["zebra=@study/zebra/s10,@study/zebra/s1,@study/zebra/s2"];
+    let shuffled = shuffled.map(|argument| argument.replace(",@", &format!(",{}/", folder.path().display())));
+    let shuffled = compared(folder.path(), &shuffled.each_ref().map(String::as_str), &asked).unwrap();
+    assert_eq!(shuffled.arms, alone.arms);
     let json = serde_json::to_value(&both).unwrap();
     assert_eq!(json["arms"][1]["iqm"]["low"].as_f64(), Some(both.arms[1].iqm.interval.low));
 }

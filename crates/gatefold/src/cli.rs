@@ -2,7 +2,9 @@
 
 mod arguments;
 mod commands;
+mod compare;
 mod progress;
+mod study;
 mod terminal;
 
 use std::ffi::OsString;

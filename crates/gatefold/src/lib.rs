@@ -38,6 +38,7 @@ pub use gatefold_monitor as monitor;
 pub use gatefold_policy as policy;
 pub use gatefold_ppo as ppo;
 pub use gatefold_runner as runner;
+pub use gatefold_study as study;
 
 use gatefold_env::EnvEntry;
 

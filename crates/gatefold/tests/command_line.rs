@@ -202,7 +202,12 @@ fn every_experiment_that_ships_resolves() {
     let mut checked = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let ran = gatefold(&["config", "check", path.to_str().unwrap()]);
+        let is_study = fs::read_to_string(&path).unwrap().contains("\n[study]\n");
+        let place = path.to_str().unwrap();
+        let ran = match is_study {
+            true => gatefold(&["study", place, "--dry-run"]),
+            false => gatefold(&["config", "check", place]),
+        };
         assert_eq!(ran.code, Some(0), "{}: {}", path.display(), ran.err);
         checked += 1;
     }

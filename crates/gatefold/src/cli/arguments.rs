@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gatefold_runner::{Device, RunOptions};
 
+use super::compare::CompareArgs;
+use super::study::StudyArgs;
+
 const QUICKSTART: &str = "\
 Quickstart:
   cargo run --release -- train experiments/quickstart.toml   train the full method in three minutes
@@ -67,6 +70,10 @@ pub(super) enum Command {
         #[command(flatten)]
         machine: Machine,
     },
+    /// Train every arm of a study with every seed and compare them; the same command goes on with it
+    Study(StudyArgs),
+    /// Compare arms of finished runs, with bootstrap intervals
+    Compare(CompareArgs),
     /// The environments
     #[command(subcommand)]
     Env(EnvCommand),

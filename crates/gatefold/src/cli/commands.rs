@@ -10,6 +10,7 @@ use miette::Diagnostic;
 use super::arguments::{BenchCommand, CheckpointCommand, Command, ConfigCommand, EnvCommand};
 use super::progress::LiveReporter;
 use super::terminal::Terminal;
+use super::{compare, study};
 
 /// What ends a command with exit code 2.
 type Failure = Box<dyn Diagnostic>;
@@ -52,6 +53,8 @@ pub(super) fn carry_out(
             drop(reporter);
             terminal.say(&evaluation_table(&evaluation));
         }
+        Command::Study(args) => study::carry_out(args, entries, terminal)?,
+        Command::Compare(args) => compare::carry_out(args, terminal)?,
         Command::Env(EnvCommand::List) => terminal.say(&environment_list(entries)),
         Command::Env(EnvCommand::Check { name, options }) => {
             terminal.say(&check_environment(&name, &options, entries)?);
