@@ -245,10 +245,20 @@ fn ask_to_end(_child: &Child) {}
 impl Running<'_> {
     /// The last lines that the process printed in this sitting.
     fn last_lines(&self) -> String {
-        let text = tail(&self.job.log(), self.log_start, 16_384).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+        last_lines(&tail(&self.job.log(), self.log_start, 65_536).unwrap_or_default())
     }
+}
+
+/// What a failed process said last: its panic without the backtrace, or else its last lines.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let said = match lines.iter().rposition(|line| line.contains(" panicked at ")) {
+        Some(panic) => {
+            lines[panic..].iter().take_while(|line| !line.starts_with("stack backtrace")).collect()
+        }
+        None => lines.iter().collect::<Vec<_>>(),
+    };
+    said[said.len().saturating_sub(LAST_LINES)..].iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// The end of a file: at most `most` bytes, none before `start`.
@@ -321,6 +331,15 @@ mod tests {
         for ((cores, asked, runs), (jobs, threads)) in cases {
             assert_eq!(Shares::new(cores, asked, runs), Shares { jobs, threads }, "{cores} {asked:?} {runs}");
         }
+    }
+
+    #[test]
+    fn a_panic_is_told_without_its_backtrace() {
+        let panic = "thread 'main' (7) panicked at src/x.rs:1:2:\nthe fact that should have held\n";
+        let text = format!("training\n{panic}stack backtrace:\n   0: main\n  at x\n");
+        assert_eq!(last_lines(&text), panic);
+        let many: String = (0..20).map(|line| format!("{line}\n")).collect();
+        assert_eq!(last_lines(&many).lines().next(), Some("8"));
     }
 
     #[test]

@@ -16,7 +16,10 @@ impl fmt::Display for Comparison {
         write_columns(f, &self.estimates())?;
         writeln!(f, "\nshare of runs above")?;
         write_columns(f, &self.profiles())?;
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "\nnote: {warning}"))
+        if !self.warnings.is_empty() {
+            writeln!(f)?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "note: {warning}"))
     }
 }
 

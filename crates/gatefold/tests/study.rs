@@ -133,7 +133,11 @@ fn a_study_runs_every_arm_with_every_seed_and_compares_them() {
 
     // More seeds run only what is new.
     let more = lab.succeed(&["study", "arms.toml", "--seeds", "3,1,4"]);
-    assert!(more.err.contains("2 of 6 runs to do") && more.err.contains("routed/s4: started"), "{}", more.err);
+    assert!(
+        more.err.contains("2 of 6 runs to do") && more.err.contains("routed/s4: started"),
+        "{}",
+        more.err
+    );
 }
 
 #[test]
@@ -159,7 +163,11 @@ fn a_dry_run_says_what_is_left_and_writes_nothing() {
     let ran = lab.succeed(&["study", "arms.toml", "--dry-run", "--dir", "elsewhere"]);
     let lines: Vec<_> = ran.out.lines().collect();
     assert_eq!(lines.len(), 4);
-    assert!(lines[1].starts_with("to train   elsewhere/dense/s3") && lines[1].contains("mlp"), "{}", lines[1]);
+    assert!(
+        lines[1].starts_with("to train   elsewhere/dense/s3") && lines[1].contains("mlp"),
+        "{}",
+        lines[1]
+    );
     assert!(!lab.path("elsewhere").exists() && !lab.path("runs").exists());
 }
 
@@ -222,7 +230,9 @@ fn a_stopped_study_goes_on_by_the_same_command_as_if_never_stopped() {
         .unwrap();
     let metrics = lab.path("runs/arms/routed/s1/metrics.jsonl");
     let begun = Instant::now();
-    while fs::read_to_string(&metrics).unwrap_or_default().is_empty() && begun.elapsed() < Duration::from_secs(60) {
+    while fs::read_to_string(&metrics).unwrap_or_default().is_empty()
+        && begun.elapsed() < Duration::from_secs(60)
+    {
         std::thread::sleep(Duration::from_millis(5));
     }
     let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();

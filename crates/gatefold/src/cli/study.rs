@@ -154,11 +154,12 @@ impl<'a> Live<'a> {
                 self.line(&format!("{name}: {}", if *resumed { "resumed" } else { "started" }));
             }
             StudyEvent::Finished { name, summary } => {
-                let score = summary.eval_score_mean.map_or(String::new(), |score| format!(", score {score:.2}"));
+                let score =
+                    summary.eval_score_mean.map_or(String::new(), |score| format!(", score {score:.2}"));
                 self.line(&format!("{name}: finished after {}{score}", duration(summary.wall_s)));
             }
             StudyEvent::Failed(FailedRun { name, reason, log, last_lines }) => {
-                let lines = last_lines.replace('\n', "\n    ");
+                let lines = last_lines.trim_end().replace('\n', "\n    ");
                 self.line(&format!("{name}: failed, {reason}; {}\n    {lines}", log.display()));
             }
             StudyEvent::Progress { finished, running, steps, total_steps, eta_s } => {
