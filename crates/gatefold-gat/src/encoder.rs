@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_graph::TypedGraph;
-use gatefold_ops::{Activation, OpsBackend, embed_activations, init, linear, mix, softmax};
+use gatefold_ops::{Activation, OpsBackend, embed_activations, init, linear, mix, probe, softmax};
 use rand::Rng;
 
 use crate::draws::LayerDraws;
@@ -150,6 +150,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let mut attention = Vec::with_capacity(self.layers.len());
         let mut rows_of_layers = Vec::with_capacity(self.layers.len());
         let mut x = embed(base.clone(), activations.clone(), direction.clone()); // [B, S, D]
+        x = probe::tensor("activation/gat_input", x);
         if let Some((features, projection)) = &featured {
             x = x + projected(features.clone(), projection.clone(), [batch, rows]);
         }
@@ -166,6 +167,8 @@ impl<B: OpsBackend> GraphEncoder<B> {
             } else {
                 layer.forward(x, drawn)
             };
+            #[cfg(feature = "chaos")]
+            let next = probe::tensor(&format!("activation/gat_layer{i}"), next);
             attention.push(weights);
             rows_of_layers.push(next.clone());
             x = next;
@@ -176,7 +179,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
             init::apply_linear(&self.readout, x.clone().reshape([batch * targets, hidden]), Activation::Tanh);
         let scores =
             linear(keys, self.readout_query.val(), Tensor::zeros([1], &device), Activation::Identity);
-        let scores = scores.reshape([batch, targets]); // [B, T]
+        let scores = probe::tensor("activation/operator_scores", scores.reshape([batch, targets])); // [B, T]
         let graph = mix(softmax(scores.clone()), x); // [B, D]
         GraphEncoding { graph, scores, attention, nodes: rows_of_layers }
     }

@@ -14,8 +14,11 @@ mod installed {
 
     /// Changes values at named sites.
     pub trait Probe: Send + Sync {
-        /// Told at the start of every iteration.
+        /// Told at the start of every iteration, whose rollout comes first.
         fn begin(&self, iteration: u64);
+
+        /// Told when the iteration's update begins.
+        fn begin_update(&self);
 
         /// Whether this site is to be changed now; asked each time the site is passed.
         fn wants(&self, site: &str) -> bool;
@@ -51,6 +54,15 @@ pub fn begin(iteration: u64) {
         probe.begin(iteration);
     }
     let _ = iteration;
+}
+
+/// Tells an installed probe that the iteration's update begins.
+#[inline(always)]
+pub fn begin_update() {
+    #[cfg(feature = "chaos")]
+    if let Some(probe) = installed::current() {
+        probe.begin_update();
+    }
 }
 
 /// A tensor as it passes the site.

@@ -220,14 +220,17 @@ impl<B: OpsBackend> ActorCritic<B> {
         let (mut logits, expert_logits) = self.act_by_head(&h_obs, &h_graph, gates.as_ref(), skip, compared);
         if let Some(shared) = &self.shared_expert {
             let [rows, num_actions] = logits.dims();
-            logits = logits + shared.forward(h_obs.clone()).reshape([rows, num_actions]);
+            let shared = shared.forward(h_obs.clone()).reshape([rows, num_actions]);
+            logits = logits + probe::tensor("activation/shared_expert", shared);
         }
-        let values = self.value_of(&self.critic_trunk, &self.value, observation, &h_graph);
+        let values = self.first_value(observation, &h_graph);
         let second = self.second_critic.as_ref();
         Evaluation {
             logits: probe::tensor("activation/action_logits", logits),
             values: probe::tensor("activation/values", values),
-            second_values: second.map(|c| self.value_of(&c.trunk, &c.head, observation, &h_graph)),
+            second_values: second.map(|critic| {
+                probe::tensor("activation/second_values", second_value(critic, observation, &h_graph))
+            }),
             h_obs,
             gates,
             expert_logits: expert_logits.map(|logits| probe::tensor("activation/expert_logits", logits)),
@@ -235,7 +238,8 @@ impl<B: OpsBackend> ActorCritic<B> {
                 .next_operator
                 .as_ref()
                 .zip(h_graph)
-                .map(|(head, h_graph)| init::apply_linear(head, h_graph, Activation::Identity)),
+                .map(|(head, h_graph)| init::apply_linear(head, h_graph, Activation::Identity))
+                .map(|logits| probe::tensor("activation/next_operator", logits)),
             graph,
         }
     }
@@ -261,13 +265,13 @@ impl<B: OpsBackend> ActorCritic<B> {
         match gates {
             Some(gates) if skip => {
                 let mixed = experts.forward_active(h_obs.clone(), gates.alpha.clone());
-                let each = (compared > 0).then(|| experts.forward(h_obs.clone().slice([0..compared])));
+                let each = (compared > 0).then(|| experts.forward(h_obs.clone().narrow(0, 0, compared)));
                 (mixed, each)
             }
             Some(gates) => {
                 let each = experts.forward(h_obs.clone()); // [B, K, A]
                 let mixed = mix(gates.alpha.clone(), each.clone());
-                (mixed, (compared > 0).then(|| each.slice([0..compared])))
+                (mixed, (compared > 0).then(|| each.narrow(0, 0, compared)))
             }
             None => {
                 let only = experts.forward(h_obs.clone());
@@ -277,26 +281,18 @@ impl<B: OpsBackend> ActorCritic<B> {
         }
     }
 
-    fn value_of(
-        &self,
-        trunk: &Mlp<B>,
-        head: &Linear<B>,
-        observation: &Observation<B>,
-        h_graph: &Option<Tensor<B, 2>>,
-    ) -> Tensor<B, 1> {
-        let h = trunk.forward(observation.features.clone());
-        let values = init::apply_linear(head, join(h, h_graph), Activation::Identity);
-        let [rows, _] = values.dims();
-        values.reshape([rows])
+    fn first_value(&self, observation: &Observation<B>, h_graph: &Option<Tensor<B, 2>>) -> Tensor<B, 1> {
+        let h = self.critic_trunk.forward(observation.features.clone());
+        value(&self.value, probe::tensor("activation/critic_trunk", h), h_graph)
     }
 
     /// V of a batch of observations `[B]`, without the actor; of two critics, the smaller.
     pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
         let h_graph = self.encode(observation).map(|encoding| encoding.graph);
-        let values = self.value_of(&self.critic_trunk, &self.value, observation, &h_graph);
+        let values = self.first_value(observation, &h_graph);
         match &self.second_critic {
             None => values,
-            Some(c) => smaller(values, self.value_of(&c.trunk, &c.head, observation, &h_graph)),
+            Some(critic) => smaller(values, second_value(critic, observation, &h_graph)),
         }
     }
 
@@ -311,7 +307,8 @@ impl<B: OpsBackend> ActorCritic<B> {
             }
             if let Some(attention) = &self.cross_attention {
                 let nodes = encoding.nodes.last().expect("an encoder has layers").clone();
-                encoding.graph = attention.forward(encoding.graph, nodes);
+                let attended = attention.forward(encoding.graph, nodes);
+                encoding.graph = probe::tensor("activation/cross_attention", attended);
             }
             encoding.graph = probe::tensor("activation/h_graph", encoding.graph);
             encoding
@@ -361,6 +358,22 @@ impl<B: OpsBackend> ActorCritic<B> {
             ActionHead::Experts(experts) => experts.count(),
         }
     }
+}
+
+fn second_value<B: OpsBackend>(
+    critic: &Critic<B>,
+    observation: &Observation<B>,
+    h_graph: &Option<Tensor<B, 2>>,
+) -> Tensor<B, 1> {
+    let h = critic.trunk.forward(observation.features.clone());
+    value(&critic.head, probe::tensor("activation/second_critic_trunk", h), h_graph)
+}
+
+/// A value head on `[h ; h_graph]`, as `[B]`.
+fn value<B: OpsBackend>(head: &Linear<B>, h: Tensor<B, 2>, h_graph: &Option<Tensor<B, 2>>) -> Tensor<B, 1> {
+    let values = init::apply_linear(head, join(h, h_graph), Activation::Identity);
+    let [rows, _] = values.dims();
+    values.reshape([rows])
 }
 
 /// `[x ; h_graph]`, or `x` without a graph.

@@ -36,6 +36,18 @@ impl ObservationScaling {
         }
     }
 
+    /// Lets an installed probe change the means, at the site `normaliser/observations`.
+    #[cfg(feature = "chaos")]
+    pub fn probe(&mut self) {
+        const SITE: &str = "normaliser/observations";
+        if gatefold_ops::probe::wants(SITE) {
+            let mut means: Vec<f32> = self.mean.iter().map(|&x| x as f32).collect();
+            let width = means.len();
+            gatefold_ops::probe::slice(SITE, &mut means, width);
+            self.mean = means.into_iter().map(f64::from).collect();
+        }
+    }
+
     /// Scales rows `[rows, F]` in place: `clip((x - mean) / sqrt(var + 1e-8), +-10)`.
     pub fn apply(&self, rows: &mut [f32]) {
         if self.count < 2.0 {

@@ -167,6 +167,8 @@ impl Collector {
         finals.iter_mut().for_each(|(_, value)| *value = clamped(*value, self.value_clamp));
         rollout.bootstrap(&last.collect::<Vec<_>>(), &finals);
         self.finite_bootstrap(&rollout)?;
+        #[cfg(feature = "chaos")]
+        scaling.iter_mut().for_each(ObservationScaling::probe);
         self.scaling = scaling;
         Ok(rollout)
     }
@@ -257,6 +259,8 @@ impl Finals {
         scaling: Option<&ObservationScaling>,
     ) {
         let mut row = finals.pick(place.1..place.1 + 1);
+        let features = row.features.len();
+        probe::slice("env/final_observations", &mut row.features, features);
         if let Some(scaling) = scaling {
             scaling.apply(&mut row.features);
         }

@@ -167,7 +167,7 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         let (Some(logits), Some(gates)) = (&evaluation.expert_logits, &evaluation.gates) else { return };
         // Rows, or segments, of a minibatch are shuffled, so the first ones are a fair sample.
         let [rows, _, _] = logits.dims();
-        let mask = observation.mask.clone().map(|mask| mask.slice([0..rows]));
+        let mask = observation.mask.clone().map(|mask| mask.narrow(0, 0, rows));
         let cosines = ExpertCosines::new(logits.clone(), mask);
         if c.diversity != 0.0 {
             terms.add(names::LOSSES_DIVERSITY, c.diversity, cosines.diversity());
@@ -176,7 +176,7 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
             terms.add(names::LOSSES_SEMANTIC, c.semantic, cosines.semantic_orthogonality());
         }
         if c.overlap != 0.0 {
-            let alpha = gates.alpha.clone().slice([0..rows]);
+            let alpha = gates.alpha.clone().narrow(0, 0, rows);
             terms.add(names::LOSSES_OVERLAP, c.overlap, cosines.overlap(alpha));
         }
     }
@@ -240,7 +240,7 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         }
         if let Some(logits) = &evaluation.expert_logits {
             let [rows, _, _] = logits.dims();
-            let mask = observation.mask.clone().map(|mask| mask.slice([0..rows]));
+            let mask = observation.mask.clone().map(|mask| mask.narrow(0, 0, rows));
             let cosines = ExpertCosines::new(logits.clone(), mask).statistics();
             set(names::LOSSES_DIVERSITY, "least_cosine", cosines.min);
             set(names::LOSSES_DIVERSITY, "largest_cosine", cosines.max);

@@ -82,6 +82,8 @@ impl RewardScaler {
                 }
             }
         }
+        #[cfg(feature = "chaos")]
+        self.probe();
         let (shift, divisor) = (self.shift(), self.divisor());
         let clip = f64::from(self.config.clip);
         rewards.mapv(|reward| {
@@ -103,6 +105,24 @@ impl RewardScaler {
         match self.config.scaling {
             RewardScaling::Standardize => self.statistics.mean,
             _ => 0.0,
+        }
+    }
+
+    /// Whether all statistics are numbers. Where they are not, what [`scale`](Self::scale) gave is of no
+    /// use, even if it looks like numbers: an infinite deviation turns every reward into 0.
+    pub fn is_finite(&self) -> bool {
+        let Welford { count, mean, squares } = self.statistics;
+        [count, mean, squares].iter().chain(&self.discounted).all(|x| x.is_finite())
+    }
+
+    /// Lets an installed probe change mean and sum of squares, at the site `normaliser/rewards`.
+    #[cfg(feature = "chaos")]
+    fn probe(&mut self) {
+        const SITE: &str = "normaliser/rewards";
+        if self.config.scaling != RewardScaling::Off && gatefold_ops::probe::wants(SITE) {
+            let mut values = [self.statistics.mean as f32, self.statistics.squares as f32];
+            gatefold_ops::probe::slice(SITE, &mut values, 2);
+            [self.statistics.mean, self.statistics.squares] = values.map(f64::from);
         }
     }
 
@@ -140,6 +160,18 @@ mod tests {
         assert_eq!(scaler(RewardScaling::Off).scale(rewards.view(), ends.view(), 0.9), rewards);
         let centred = scaler(RewardScaling::Standardize).scale(rewards.view(), ends.view(), 0.9);
         assert!((centred[(0, 0)] + 1.0).abs() < 1e-6 && (centred[(1, 0)] - 1.0).abs() < 1e-6, "{centred}");
+    }
+
+    #[test]
+    fn statistics_that_took_in_no_number_say_so() {
+        for scaling in [RewardScaling::Returns, RewardScaling::Standardize] {
+            let mut scaler = scaler(scaling);
+            let ends = array![[None], [None]];
+            scaler.scale(array![[1.0], [-1.0]].view(), ends.view(), 0.5);
+            assert!(scaler.is_finite());
+            scaler.scale(array![[f32::INFINITY], [1.0]].view(), ends.view(), 0.5);
+            assert!(!scaler.is_finite(), "{scaling:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use gatefold_env::{EnvSpec, Episode, EpisodeEnd, ObservationBatch};
 use gatefold_monitor::{Metrics, names};
+use gatefold_ops::probe;
 use ndarray::{Array2, s};
 
 use crate::gae;
@@ -91,7 +92,9 @@ impl Rollout {
             lambda,
         );
         let returns = &advantages + &self.values;
-        Batch { rollout: self, advantages, returns }
+        let mut batch = Batch { rollout: self, advantages, returns };
+        batch.probe();
+        batch
     }
 
     /// Fills `next_values` from `values`, the values `last` of block T, and `finals`, the values
@@ -114,6 +117,30 @@ impl Rollout {
 }
 
 impl Batch {
+    fn probe(&mut self) {
+        let width = self.rollout.num_envs();
+        for (site, values) in [
+            ("batch/log_probs", &mut self.rollout.log_probs),
+            ("batch/advantages", &mut self.advantages),
+            ("batch/returns", &mut self.returns),
+        ] {
+            probe::slice(site, values.as_slice_mut().expect("standard layout"), width);
+        }
+    }
+
+    /// The first number that is not finite among those that an update learns from, and what it is.
+    pub(crate) fn first_non_finite(&self) -> Option<(String, f64)> {
+        let all = [
+            ("the log-probability", &self.rollout.log_probs),
+            ("the advantage", &self.advantages),
+            ("the value target", &self.returns),
+        ];
+        all.into_iter().find_map(|(what, values)| {
+            let ((step, env), &value) = values.indexed_iter().find(|(_, value)| !value.is_finite())?;
+            Some((format!("{what} of step {step}, environment {env},"), f64::from(value)))
+        })
+    }
+
     /// What the rollout says about the critic, the advantages and the use of actions.
     ///
     /// - explained variance: `1 - Var(returns - values) / Var(returns)`; 1 is perfect, 0 is no better

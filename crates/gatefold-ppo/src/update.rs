@@ -4,7 +4,7 @@ use burn::optim::GradientsParams;
 use gatefold_curriculum::Plan;
 use gatefold_env::{EnvSpec, StreamRng};
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
-use gatefold_ops::{OpsAutodiffBackend, ppo_stats};
+use gatefold_ops::{OpsAutodiffBackend, ppo_stats, probe};
 use gatefold_optim::{AdamW, first_non_finite};
 use gatefold_policy::{ActorCritic, Evaluation, RoutingInput};
 use thiserror::Error;
@@ -77,6 +77,10 @@ impl Learner {
         rng: &mut StreamRng,
         device: &B::Device,
     ) -> Result<Updated<ActorCritic<B>>, UpdateError> {
+        probe::begin_update();
+        if let Some((what, value)) = batch.first_non_finite() {
+            return Err(non_finite((0, 0), what, value));
+        }
         let objective = Objective::<B>::new(self, plan, device);
         let mut order = Order::new(batch, plan.coefficients.needs_segments());
         let mut means = MeanAccumulator::new();
@@ -166,7 +170,7 @@ fn non_finite((epoch, minibatch): (usize, usize), what: impl Into<String>, value
     UpdateError::NonFinite { epoch, minibatch, what: what.into(), value }
 }
 
-/// Fails if the loss or a raw action logit is not finite, and names the first tensor that is not.
+/// Fails if the loss or a raw logit is not finite, and names the first tensor that is not.
 ///
 /// Logits are looked at before the mask, which would hide a NaN of a forbidden action.
 fn check<B: OpsAutodiffBackend>(
@@ -176,8 +180,11 @@ fn check<B: OpsAutodiffBackend>(
     loss: f64,
 ) -> Result<(), UpdateError> {
     let bad = |values: Vec<f32>| values.into_iter().find(|x| !x.is_finite()).map(f64::from);
-    let logit = bad(to_host(evaluation.logits.clone()));
-    if loss.is_finite() && logit.is_none() {
+    let finite = |logits: Option<Vec<f32>>| logits.and_then(bad).is_none();
+    let all_finite = loss.is_finite()
+        && finite(Some(to_host(evaluation.logits.clone())))
+        && finite(evaluation.expert_logits.clone().map(to_host));
+    if all_finite {
         return Ok(());
     }
     let gates = evaluation.gates.as_ref();
