@@ -8,8 +8,8 @@ use gatefold_curriculum::{Plan, Routing};
 use gatefold_env::{Action, Environment, EpisodeEnd, ObservationBatch, Params, Purpose, stream};
 use gatefold_monitor::names::TRAIN_RATIO_DEVIATION_FIRST;
 use gatefold_optim::{export, import};
-use gatefold_policy::{Architecture, ChoiceError, RoutingInput};
-use gatefold_ppo::{Batch, RewardConfig, RewardScaler, RewardScaling, RolloutError, UpdateError, ValueLoss};
+use gatefold_policy::{Architecture, RoutingInput};
+use gatefold_ppo::{Batch, RewardConfig, RewardScaler, RewardScaling, UpdateError, ValueLoss};
 use gatefold_router::{GateStatistics, route};
 use gatefold_tests::clock::{Clock, ClockConfig};
 use gatefold_tests::fixture::matrix;
@@ -209,7 +209,7 @@ enum Stopped {
 /// One iteration; any other error than that of a number that is none is a failure.
 fn stopped(trainee: &mut Trainee, plan: &Plan) -> Option<Stopped> {
     match trainee.collect(plan) {
-        Err(RolloutError::Choice { source: ChoiceError::NonFinite { .. }, .. }) => Some(Stopped::Rollout),
+        Err(error) if error.non_finite_at().is_some() => Some(Stopped::Rollout),
         Err(error) => panic!("{error}"),
         Ok(rollout) => {
             let batch = trainee.batch(rollout);
@@ -238,7 +238,7 @@ fn nans_of_rewards_were_masked_before_the_guard_looked() {
                     stopped(&mut trainee, &plan)
                 };
                 let case = format!("{scaling:?}, {value_loss:?}, clip {value_clip}, {normalize_advantages}");
-                assert_eq!(outcome(&broken), Some(Stopped::Update), "{case}");
+                assert_eq!(outcome(&broken), Some(Stopped::Rollout), "{case}");
                 assert_eq!(outcome(&Params::new(2, 1)), None, "{case}, without a NaN");
             }
         }
@@ -249,15 +249,14 @@ fn nans_of_rewards_were_masked_before_the_guard_looked() {
 fn nans_of_observations_were_masked_before_the_guard_looked() {
     // time of the NaN, length of an episode: seen while acting, only as a final observation, only
     // as the observation after the last step.
-    for (at, length, in_rollout) in [(2, 4, true), (4, 4, false), (16, 20, false)] {
+    for (at, length) in [(2, 4), (4, 4), (16, 20)] {
         for normalize in [false, true] {
             let params = Params::new(2, 1).with("nan_feature_at", at).with("length", length);
             let mut config = small_policy(Architecture::Mlp, 1);
             config.normalize_observations = normalize;
             let mut trainee = Trainee::new(&clock::ENTRY, &params, &config);
             let outcome = stopped(&mut trainee, &plan(Routing::Dense, 1.0, 1e-3));
-            let expected = if in_rollout { Stopped::Rollout } else { Stopped::Update };
-            assert_eq!(outcome, Some(expected), "NaN at {at} of {length}, normalised {normalize}");
+            assert_eq!(outcome, Some(Stopped::Rollout), "NaN at {at} of {length}, normalised {normalize}");
         }
     }
 }
@@ -291,8 +290,8 @@ fn nans_of_masked_actions_were_masked_before_the_guard_looked() {
     last.data.iter_mut().skip(camp::FORBIDDEN).step_by(camp::NUM_ACTIONS).for_each(|x| *x = f32::NAN);
     trainee.policy = import::<Train, _>(trainee.policy, &tensors).expect("the same shapes");
     let outcome = stopped(&mut trainee, &plan(Routing::Softmax, 1.0, 1e-3));
-    // An action that is never allowed takes no part in a rollout; the update looks at raw logits.
-    assert_eq!(outcome, Some(Stopped::Update));
+    // An action that is never allowed takes no part, but its logit is looked at before the mask.
+    assert_eq!(outcome, Some(Stopped::Rollout));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use gatefold_curriculum::Routing;
 use gatefold_env::EnvSpec;
 use gatefold_gat::{GraphEncoder, GraphEncoding};
-use gatefold_ops::{Activation, OpsBackend, init, mix, probe};
+use gatefold_ops::{Activation, OpsBackend, init, mix, probe, softmax};
 use gatefold_router::{Gates, Router, gumbel_noise, random_gates, route, select_top_k};
 use rand::Rng;
 
@@ -320,6 +320,22 @@ impl<B: OpsBackend> ActorCritic<B> {
     /// A frozen encoder is a feature extractor: it gets no gradient, so nothing moves its parameters.
     pub fn with_graph_frozen(self, frozen: bool) -> Self {
         Self { graph_frozen: frozen, ..self }
+    }
+
+    /// `softmax(z / tau)` `[B, K]`, if there is a router.
+    pub fn routing_probabilities(
+        &self,
+        observation: &Observation<B>,
+        temperature: f32,
+    ) -> Option<Tensor<B, 2>> {
+        let router = self.router.as_ref()?;
+        let h_graph = self.encode(observation).map(|encoding| encoding.graph);
+        let read = if self.router_reads_observation {
+            observation.features.clone()
+        } else {
+            self.actor_trunk.forward(observation.features.clone())
+        };
+        Some(softmax(router.forward(join(read, &h_graph)) / temperature))
     }
 
     /// What the routing has to be given for `rows` rows: Gumbel noise or random gates `[rows, K]`; `None`

@@ -48,6 +48,11 @@ impl ObservationScaling {
         }
     }
 
+    /// Whether all statistics are numbers.
+    pub fn is_finite(&self) -> bool {
+        self.mean.iter().chain(&self.squares).all(|x| x.is_finite())
+    }
+
     /// Scales rows `[rows, F]` in place: `clip((x - mean) / sqrt(var + 1e-8), +-10)`.
     pub fn apply(&self, rows: &mut [f32]) {
         if self.count < 2.0 {

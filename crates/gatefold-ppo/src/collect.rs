@@ -228,6 +228,11 @@ impl Collector {
         self.scaling.as_ref()
     }
 
+    /// Scales by other statistics from now on.
+    pub fn set_scaling(&mut self, scaling: Option<ObservationScaling>) {
+        self.scaling = scaling;
+    }
+
     /// Environment states for a checkpoint; `None` before the first rollout.
     pub fn save(&self) -> Result<Option<Vec<u8>>, EnvError> {
         if self.started { self.envs.save().map(Some) } else { Ok(None) }

@@ -21,4 +21,4 @@ pub use config::{
 pub use gae::advantages;
 pub use reward::{RewardScaler, Welford};
 pub use rollout::{Batch, Rollout};
-pub use update::{Learner, UpdateError};
+pub use update::{Learner, UpdateError, Updated};

@@ -1,12 +1,14 @@
 //! From a configuration to the parts of a run.
 
-use gatefold_curriculum::Curriculum;
+use gatefold_curriculum::{Applicable, Curriculum, Ladder};
 use gatefold_env::{BatchEnv, EnvEntry, Params, Purpose, stream};
+use gatefold_monitor::Monitors;
 use gatefold_ops::OpsAutodiffBackend;
 use gatefold_optim::AdamW;
-use gatefold_policy::{ActorCritic, ObservationScaling};
-use gatefold_ppo::{Collector, Learner, RewardScaler};
+use gatefold_policy::{ActorCritic, ObservationScaling, Shape};
+use gatefold_ppo::{Collector, Learner, LoadBalance, RewardScaler};
 
+use crate::learned::Parked;
 use crate::{ExperimentConfig, RunError, RunOptions, layers};
 
 /// The parts of a run, new.
@@ -18,6 +20,14 @@ pub(crate) struct Parts<B: OpsAutodiffBackend> {
     pub(crate) rewards: RewardScaler,
     pub(crate) curriculum: Curriculum,
     pub(crate) learner: Learner,
+    /// Added where top-k selects, `[K]`; empty without balance by bias.
+    pub(crate) selection_bias: Vec<f32>,
+    /// What the ladder left of the policy, and what it took.
+    pub(crate) shape: Shape,
+    pub(crate) parked: Vec<Parked>,
+    pub(crate) ladder: Ladder,
+    pub(crate) monitors: Monitors,
+    pub(crate) config: ExperimentConfig,
 }
 
 impl<B: OpsAutodiffBackend> Parts<B> {
@@ -34,11 +44,20 @@ impl<B: OpsAutodiffBackend> Parts<B> {
         let policy = ActorCritic::<B>::new(&config.policy, &spec, &mut rng, device)
             .map_err(|e| RunError::Stopped(e.to_string()))?;
         let optimizer = AdamW::new::<B, _>(config.optimizer.clone(), &policy);
-        let policy = Some(policy);
         let scaling =
             config.policy.normalize_observations.then(|| ObservationScaling::new(spec.num_features));
         let curriculum = Curriculum::new(config.curriculum.clone(), config.ppo.minibatch, config.ppo.epochs)
             .map_err(|e| RunError::Stopped(e.to_string()))?;
+        let applicable = Applicable {
+            graph: policy.graph_encoder().is_some(),
+            router: policy.has_router() && config.learns_routing(),
+            num_experts: policy.num_experts(),
+        };
+        let ladder = Ladder::new(config.ladder.clone(), applicable);
+        let ladder = ladder.map_err(|e| RunError::Stopped(e.to_string()))?;
+        let balances = config.losses.load_balance == LoadBalance::Bias && policy.has_router();
+        let selection_bias = if balances { vec![0.0; policy.num_experts()] } else { Vec::new() };
+        let policy = Some(policy);
         Ok(Self {
             policy,
             optimizer,
@@ -53,6 +72,12 @@ impl<B: OpsAutodiffBackend> Parts<B> {
                 experts: if config.policy.has_experts() { config.policy.experts.clone() } else { Vec::new() },
                 thorough: false,
             },
+            selection_bias,
+            shape: Shape::default(),
+            parked: Vec::new(),
+            ladder,
+            monitors: Monitors::new(config.monitors.clone()),
+            config: config.clone(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! What an experiment file says.
 
-use gatefold_curriculum::{CurriculumConfig, FixedRouting, RoutingChoice, Schedule};
+use gatefold_curriculum::{CurriculumConfig, FixedRouting, LadderConfig, RoutingChoice, Schedule};
+use gatefold_monitor::MonitorConfig;
 use gatefold_optim::OptimizerConfig;
 use gatefold_policy::{Architecture, PolicyConfig};
 use gatefold_ppo::{LossConfig, PpoConfig, RewardConfig};
@@ -44,6 +45,12 @@ pub struct ExperimentConfig {
     /// Phases, learning rate and coefficients over the run.
     #[serde(default)]
     pub curriculum: CurriculumConfig,
+    /// When a run counts as unhealthy.
+    #[serde(default)]
+    pub monitors: MonitorConfig,
+    /// How a run that stays unhealthy is simplified.
+    #[serde(default)]
+    pub ladder: LadderConfig,
 }
 
 /// The environment of an experiment.
@@ -138,6 +145,8 @@ impl ExperimentConfig {
             reward: RewardConfig::default(),
             optimizer: OptimizerConfig::default(),
             curriculum: CurriculumConfig::default(),
+            monitors: MonitorConfig::default(),
+            ladder: LadderConfig::default(),
         }
     }
 
@@ -170,6 +179,8 @@ impl ExperimentConfig {
         self.policy.validate().map_err(|e| e.to_string())?;
         self.ppo.validate(self.run.num_envs).map_err(|e| e.to_string())?;
         self.curriculum.validate().map_err(|e| e.to_string())?;
+        self.monitors.validate().map_err(|e| e.to_string())?;
+        self.ladder.validate().map_err(|e| e.to_string())?;
         let experts = self.policy.experts.len();
         if self.policy.architecture == Architecture::Routed && experts > 1 && self.routes_densely() {
             return Err(format!(
@@ -178,6 +189,21 @@ impl ExperimentConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Whether the router's logits decide at some time of the run: not for the controls of studies.
+    pub fn learns_routing(&self) -> bool {
+        let curriculum = &self.curriculum;
+        let learns =
+            |routing| !matches!(routing, FixedRouting::Uniform | FixedRouting::Random | FixedRouting::Dense);
+        match (curriculum.routing, curriculum.schedule) {
+            (RoutingChoice::Uniform | RoutingChoice::Random | RoutingChoice::Dense, _) => false,
+            (RoutingChoice::Curriculum, Schedule::Constant) => learns(curriculum.constant.routing),
+            (RoutingChoice::Curriculum, Schedule::Phases) => {
+                [curriculum.warmup.routing, curriculum.fine_tune.routing].into_iter().any(learns)
+            }
+            _ => true,
+        }
     }
 
     fn routes_densely(&self) -> bool {

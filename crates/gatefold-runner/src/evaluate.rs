@@ -158,8 +158,8 @@ pub fn evaluate(
     on_threads(options, || {
         on_device!(options.device, |device: B| {
             let mut parts = Parts::<B>::new(&config, entries, &device)?;
-            let state = restore(&mut parts, &found)?;
-            let plan = parts.curriculum.plan(state.counters.progress(config.run.total_steps, &state.window));
+            let (state, _) = restore(&mut parts, &found, &device)?;
+            let plan = parts.plan(state.counters.progress(config.run.total_steps, &state.window));
             let player = Player::Policy {
                 policy: &parts.policy().valid(),
                 plan: &plan,

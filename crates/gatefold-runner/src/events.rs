@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+pub use gatefold_curriculum::Rung;
+pub use gatefold_monitor::{Happening, RunEvent};
+
 use crate::summary::Summary;
 
 /// One thing that happened.
@@ -45,6 +48,8 @@ pub enum Event {
     },
     /// Something that the user should know and that does not end the run.
     Warning(String),
+    /// A monitor's verdict, a discarded update, a step of the ladder: what `events.jsonl` records.
+    Happened(RunEvent),
     /// The run has ended.
     Finished {
         /// The folder with configuration, metrics, checkpoints and summary.
@@ -71,6 +76,10 @@ pub struct Progress {
     pub phase: String,
     /// Temperature of the router.
     pub temperature: f32,
+    /// Rung of the fallback ladder.
+    pub rung: Rung,
+    /// Alarms that stand.
+    pub alarms: usize,
     /// Mean raw return of the last 100 episodes, once one has ended.
     pub return_mean: Option<f64>,
     /// Mean score of the last 100 episodes, once one has ended.

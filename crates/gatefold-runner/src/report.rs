@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use burn::tensor::Tensor;
 use gatefold_env::EnvSpec;
 use gatefold_monitor::{Metrics, names};
 use gatefold_ops::OpsBackend;
@@ -30,6 +31,34 @@ pub(crate) fn gate_metrics(experts: &[String], rollout: &Rollout) -> Metrics {
     for (expert, share) in experts.iter().zip(usage.expert) {
         metrics.set(names::usage(expert), share);
     }
+    metrics
+}
+
+/// A tensor's numbers on the host, row-major.
+pub(crate) fn to_host<B: OpsBackend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().into_vec().expect("converted to f32")
+}
+
+/// Whether steps were rewarded at all.
+pub(crate) fn reward_metrics(rollout: &Rollout) -> Metrics {
+    let sum: f64 = rollout.rewards.iter().map(|&reward| f64::from(reward).abs()).sum();
+    let mut metrics = Metrics::new();
+    metrics.set(names::ROLLOUT_REWARD_ABS_MEAN, sum / rollout.rewards.len() as f64);
+    metrics
+}
+
+/// Each expert's mean routing probability before an update, and how far the update moved the router.
+///
+/// `before` and `after` are `softmax(z / tau)` `[rows, K]` of the same observations.
+pub(crate) fn router_metrics(experts: &[String], before: &[f32], after: &[f32]) -> Metrics {
+    let mut metrics = Metrics::new();
+    let rows = (before.len() / experts.len()) as f64;
+    for (k, expert) in experts.iter().enumerate() {
+        let sum: f64 = before.iter().skip(k).step_by(experts.len()).map(|&p| f64::from(p)).sum();
+        metrics.set(names::probability(expert), sum / rows);
+    }
+    let moved: f64 = before.iter().zip(after).map(|(&p, &q)| (f64::from(p) - f64::from(q)).abs()).sum();
+    metrics.set(names::ROUTER_DRIFT, moved / before.len() as f64);
     metrics
 }
 

@@ -1,10 +1,12 @@
 //! Everything of a run that is not a tensor: saved with it, restored with it.
 
-use gatefold_curriculum::{CurriculumState, Progress};
-use gatefold_monitor::{EpisodeWindow, TargetTracker};
-use gatefold_policy::ObservationScaling;
-use gatefold_ppo::RewardScaler;
+use gatefold_curriculum::{CurriculumState, LadderState, Moment, Progress};
+use gatefold_monitor::{EpisodeWindow, MonitorState, TargetTracker};
+use gatefold_policy::Shape;
 use serde::{Deserialize, Serialize};
+
+use crate::guard::Guard;
+use crate::learned::LearnedState;
 
 /// How far a run has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,14 +27,26 @@ pub(crate) struct Counters {
 pub(crate) struct RunState {
     pub(crate) counters: Counters,
     pub(crate) curriculum: CurriculumState,
-    pub(crate) rewards: RewardScaler,
-    pub(crate) scaling: Option<ObservationScaling>,
+    pub(crate) ladder: LadderState,
+    pub(crate) monitors: MonitorState,
+    pub(crate) guard: Guard,
+    pub(crate) learned: LearnedState,
+    /// The last healthy learned state, where the present one is not; its tensors are saved beside.
+    pub(crate) healthy: Option<LearnedState>,
+    /// Shapes that the parked tensors were taken from, in order.
+    pub(crate) parked: Vec<Shape>,
+    /// Mean gate of each configured expert in the last rollout that had them all.
+    pub(crate) usage: Vec<f64>,
     pub(crate) window: EpisodeWindow,
     pub(crate) reached: Option<u64>,
     pub(crate) envs: Option<Vec<u8>>,
 }
 
 impl Counters {
+    pub(crate) fn moment(self) -> Moment {
+        Moment { iteration: self.iteration, env_step: self.env_steps }
+    }
+
     pub(crate) fn progress(self, total_steps: u64, window: &EpisodeWindow) -> Progress {
         Progress { env_steps: self.env_steps, total_steps, episodes: window.finished() }
     }

@@ -186,6 +186,8 @@ mod tests {
     #[test]
     fn the_progress_line_names_everything_that_is_known() {
         let mut progress = Progress {
+            rung: gatefold_runner::events::Rung::Full,
+            alarms: 0,
             iteration: 3,
             step: 24_576,
             total_steps: 327_680,
