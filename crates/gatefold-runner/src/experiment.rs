@@ -450,7 +450,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
 
     /// A statistic that is not finite, before anything is scaled by it.
     fn bad_normaliser(&self) -> Option<&'static str> {
-        if !self.parts.rewards.divisor().is_finite() {
+        if !self.parts.rewards.is_finite() {
             return Some("the standard deviation of rewards");
         }
         let scaling = self.parts.collector.scaling();
