@@ -77,8 +77,8 @@ names! {
     /// Mean number of experts with a gate above 0.
     ROUTER_SUPPORT = "router/support";
     /// How far the router moved in this iteration: `mean_{b,k} |p_k(x_b) - p'_k(x_b)|`, where `p` is
-    /// `softmax(z / tau)` after and `p'` before the update, both at the iteration's temperature, on a
-    /// fixed probe batch of the run's first observations. Exactly 0 if the router does not learn.
+    /// `softmax(z / tau)` after and `p'` before the update, both at the iteration's temperature, on what
+    /// the router read before it at the rollout's start. Exactly 0 if the router does not learn.
     ROUTER_DRIFT = "router/drift";
     /// Largest age of an expert: iterations since its mean gate was above a small share.
     ROUTER_DEAD_AGE = "router/dead_age";

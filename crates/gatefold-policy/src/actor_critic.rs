@@ -322,20 +322,21 @@ impl<B: OpsBackend> ActorCritic<B> {
         Self { graph_frozen: frozen, ..self }
     }
 
-    /// `softmax(z / tau)` `[B, K]`, if there is a router.
-    pub fn routing_probabilities(
-        &self,
-        observation: &Observation<B>,
-        temperature: f32,
-    ) -> Option<Tensor<B, 2>> {
-        let router = self.router.as_ref()?;
+    /// What the router reads of observations `[B, R]`, if there is a router.
+    pub fn read_by_router(&self, observation: &Observation<B>) -> Option<Tensor<B, 2>> {
+        self.router.as_ref()?;
         let h_graph = self.encode(observation).map(|encoding| encoding.graph);
         let read = if self.router_reads_observation {
             observation.features.clone()
         } else {
             self.actor_trunk.forward(observation.features.clone())
         };
-        Some(softmax(router.forward(join(read, &h_graph)) / temperature))
+        Some(join(read, &h_graph))
+    }
+
+    /// `softmax(z / tau)` `[B, K]` of what a router [reads](Self::read_by_router), if there is a router.
+    pub fn routing_probabilities(&self, read: Tensor<B, 2>, temperature: f32) -> Option<Tensor<B, 2>> {
+        self.router.as_ref().map(|router| softmax(router.forward(read) / temperature))
     }
 
     /// What the routing has to be given for `rows` rows: Gumbel noise or random gates `[rows, K]`; `None`

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
 use gatefold_curriculum::{Health, LadderStep, Plan, StepBy};
 use gatefold_env::{EnvEntry, Purpose, stream};
 use gatefold_monitor::{
@@ -372,13 +373,15 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             update_selection_bias(&mut self.parts.selection_bias, &load, SELECTION_BIAS_STEP);
         }
         metrics.merge(updated.metrics);
-        if let Some((observation, before)) = before {
+        if let Some((read, before)) = before {
             let policy = self.parts.policy().valid();
-            let after = policy.routing_probabilities(&observation, plan.temperature);
+            let after = policy.routing_probabilities(read, plan.temperature);
             let after = to_host(after.expect("the policy still has its router"));
             metrics.merge(router_metrics(&self.parts.learner.experts, &before, &after));
         }
         self.time(&mut metrics, begun, collected);
+        #[cfg(feature = "chaos")]
+        crate::chaos::add_planted_loss(&mut metrics);
         self.judge(&plan, &mut metrics, updated.largest_tensor.as_deref())?;
         Ok((plan, metrics))
     }
@@ -418,12 +421,12 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         metrics
     }
 
-    /// Observations from the rollout's start and how they are routed, where routing is learned.
+    /// What the router reads at the rollout's start and how it routes that, where routing is learned.
     fn routing_probabilities(
         &self,
         rollout: &Rollout,
         plan: &Plan,
-    ) -> Option<(Observation<B::InnerBackend>, Vec<f32>)> {
+    ) -> Option<(Tensor<B::InnerBackend, 2>, Vec<f32>)> {
         if !plan.routing.learns() || !self.parts.policy().has_router() {
             return None;
         }
@@ -431,8 +434,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let observation =
             Observation::new(&self.parts.learner.spec, rollout.observations.pick(0..rows), &self.device);
         let policy = self.parts.policy().valid();
-        let probabilities = policy.routing_probabilities(&observation, plan.temperature)?;
-        Some((observation, to_host(probabilities)))
+        let read = policy.read_by_router(&observation)?;
+        let probabilities = policy.routing_probabilities(read.clone(), plan.temperature)?;
+        Some((read, to_host(probabilities)))
     }
 
     /// How often each expert was selected, where selection is balanced by bias.

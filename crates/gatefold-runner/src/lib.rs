@@ -6,6 +6,8 @@
 
 mod assembly;
 mod bench;
+#[cfg(feature = "chaos")]
+pub mod chaos;
 pub mod checkpoint;
 mod config;
 mod contradiction;
