@@ -11,7 +11,7 @@ struct Last(Option<Evaluation>);
 impl Reporter for Last {
     fn event(&mut self, event: &Event) {
         if let Event::Evaluated { evaluation, .. } = event {
-            self.0 = Some(*evaluation);
+            self.0 = Some(evaluation.clone());
         }
     }
 }

@@ -79,6 +79,17 @@ pub trait BatchEnv: Send {
     /// Writes the scripted policy's actions; false if the environment has no scripted policy.
     fn scripted(&self, rng: &mut StreamRng, actions: &mut [Action]) -> bool;
 
+    /// Names of the kinds of situation by which an evaluation reports the use of experts; none by
+    /// default.
+    fn regimes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Index of environment `index`'s present situation in [`regimes`](Self::regimes).
+    fn regime(&self, _index: usize) -> usize {
+        0
+    }
+
     /// A picture of environment `index` in text, if it can draw one.
     fn render(&self, index: usize) -> Option<String>;
 

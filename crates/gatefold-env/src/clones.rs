@@ -160,6 +160,14 @@ impl<E: Environment> BatchEnv for Batch<E> {
         })
     }
 
+    fn regimes(&self) -> &'static [&'static str] {
+        E::regimes()
+    }
+
+    fn regime(&self, index: usize) -> usize {
+        self.slots[index].env.regime()
+    }
+
     fn render(&self, index: usize) -> Option<String> {
         self.slots[index].env.render()
     }

@@ -73,6 +73,17 @@ pub trait Environment: Clone + Serialize + DeserializeOwned + Send + Sync + 'sta
         None
     }
 
+    /// Names of the kinds of situation by which an evaluation reports the use of experts; none by
+    /// default.
+    fn regimes() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Index of the present situation in [`regimes`](Self::regimes).
+    fn regime(&self) -> usize {
+        0
+    }
+
     /// A picture of the state in text, if the environment can draw one.
     fn render(&self) -> Option<String> {
         None

@@ -14,6 +14,8 @@ use rand::RngExt;
 use crate::assembly::{Parts, build_envs, on_device, on_threads};
 use crate::events::{EpisodeMeans, Evaluation, Event, Reporter};
 use crate::experiment::restore;
+use crate::expert_use::UseCounter;
+use crate::report::to_host;
 use crate::{ExperimentConfig, RunError, RunOptions, Stop, checkpoint, layers};
 
 /// Steps after which an episode counts as endless.
@@ -27,6 +29,7 @@ pub(crate) enum Player<'a, B: OpsBackend> {
         plan: &'a Plan,
         scaling: Option<&'a ObservationScaling>,
         pick: Pick,
+        experts: &'a [String],
         device: &'a B::Device,
     },
     /// Uniform over allowed actions.
@@ -43,6 +46,7 @@ pub(crate) fn play<B: OpsBackend>(
     player: &Player<'_, B>,
     envs: &mut dyn BatchEnv,
     rng: &mut StreamRng,
+    mut counter: Option<&mut UseCounter>,
     stop: &Stop,
 ) -> Result<Option<Vec<Episode>>, RunError> {
     let (spec, count) = (envs.spec().clone(), envs.num_envs());
@@ -57,14 +61,24 @@ pub(crate) fn play<B: OpsBackend>(
             return Ok(None);
         }
         match player {
-            Player::Policy { policy, plan, scaling, pick, device } => {
+            Player::Policy { policy, plan, scaling, pick, device, .. } => {
                 if let Some(scaling) = scaling {
                     scaling.apply(&mut observations.features);
                 }
                 let observation = Observation::new(&spec, observations.clone(), *device);
                 let drawn = policy.draw(plan.routing, count, rng, device);
                 let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
-                let logits = policy.act(&observation, input).logits;
+                let evaluation = policy.act(&observation, input);
+                if let (Some(counter), Some(gates)) = (counter.as_deref_mut(), evaluation.gates) {
+                    let gates = to_host(gates.alpha);
+                    let width = gates.len() / count;
+                    for (env, gates) in gates.chunks_exact(width).enumerate() {
+                        if first[env].is_none() {
+                            counter.add(envs.regime(env), gates);
+                        }
+                    }
+                }
+                let logits = evaluation.logits;
                 let logits: Vec<f32> =
                     logits.into_data().convert::<f32>().into_vec().expect("logits are f32");
                 let mask = spec.masked.then_some(observations.mask.as_slice());
@@ -127,15 +141,21 @@ pub(crate) fn evaluate_policy<B: OpsBackend>(
     stop: &Stop,
 ) -> Result<Option<Evaluation>, RunError> {
     let (episodes, seed) = (config.eval.episodes, config.eval.seed);
-    let played = |player: &Player<'_, B>| -> Result<Option<EpisodeMeans>, RunError> {
+    let mut counter = None;
+    let mut played = |player: &Player<'_, B>| -> Result<Option<EpisodeMeans>, RunError> {
         let mut envs = build_envs(config, entries, episodes, seed)?;
         let mut rng = stream(seed, Purpose::Evaluation, 0);
-        Ok(play(player, envs.as_mut(), &mut rng, stop)?.map(|episodes| means(&episodes)))
+        if let Player::Policy { experts, .. } = player {
+            counter = UseCounter::new(experts, envs.regimes());
+        }
+        let counter = counter.as_mut().filter(|_| matches!(player, Player::Policy { .. }));
+        Ok(play(player, envs.as_mut(), &mut rng, counter, stop)?.map(|episodes| means(&episodes)))
     };
     let Some(policy) = played(player)? else { return Ok(None) };
     let (random, scripted) =
         if beside { (played(&Player::Random)?, played(&Player::Scripted)?) } else { (None, None) };
-    Ok((!stop.requested()).then_some(Evaluation { policy, episodes, random, scripted }))
+    let experts = counter.map(UseCounter::report);
+    Ok((!stop.requested()).then_some(Evaluation { policy, episodes, random, scripted, experts }))
 }
 
 /// Evaluates the newest whole checkpoint of a run, or one checkpoint, on held-out seeds.
@@ -165,6 +185,7 @@ pub fn evaluate(
                 plan: &plan,
                 scaling: parts.collector.scaling(),
                 pick: pick(&config),
+                experts: &parts.learner.experts,
                 device: &device,
             };
             let stop = Stop::default(); // an evaluation alone has nothing to save: a signal ends it

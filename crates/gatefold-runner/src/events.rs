@@ -5,6 +5,7 @@ use std::path::PathBuf;
 pub use gatefold_curriculum::Rung;
 pub use gatefold_monitor::{Happening, RunEvent};
 
+pub use crate::expert_use::ExpertUse;
 use crate::summary::Summary;
 
 /// One thing that happened.
@@ -102,7 +103,7 @@ pub struct EpisodeMeans {
 }
 
 /// An evaluation on held-out seeds, beside what needs no learning.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// The policy.
     pub policy: EpisodeMeans,
@@ -112,6 +113,9 @@ pub struct Evaluation {
     pub random: Option<EpisodeMeans>,
     /// The environment's scripted policy on the same seeds, if it has one and it was played.
     pub scripted: Option<EpisodeMeans>,
+    /// How the policy used its experts, by kind of situation, if it has a router and the environment
+    /// tells kinds apart.
+    pub experts: Option<ExpertUse>,
 }
 
 /// Shows what a run tells.

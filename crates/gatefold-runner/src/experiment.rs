@@ -288,7 +288,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                 .then(|| self.evaluate(false, &stop))
                 .transpose()?
                 .flatten();
-            if let Some(evaluation) = evaluation {
+            if let Some(evaluation) = evaluation.clone() {
                 metrics.merge(evaluation_metrics(&evaluation));
                 reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
             }
@@ -311,8 +311,11 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let wall_s = self.clock.wall_s();
         let evaluation = self.evaluate(true, &stop)?;
         let interrupted = evaluation.is_none();
-        if let Some(evaluation) = evaluation {
+        if let Some(evaluation) = evaluation.clone() {
             self.keep_best(evaluation.policy.return_mean, reporter)?;
+            if let Some(experts) = &evaluation.experts {
+                self.run_dir.write_experts(experts)?;
+            }
             reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
         }
         let summary = self.summary(wall_s, params, evaluation.as_ref());
@@ -675,6 +678,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             plan: &plan,
             scaling: self.parts.collector.scaling(),
             pick: pick(self.config),
+            experts: &self.parts.learner.experts,
             device: &self.device,
         };
         evaluate_policy(&player, self.config, self.entries, beside, stop)

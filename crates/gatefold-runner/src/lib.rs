@@ -15,6 +15,7 @@ mod error;
 mod evaluate;
 pub mod events;
 mod experiment;
+mod expert_use;
 mod footprint;
 mod guard;
 pub mod layers;

@@ -10,6 +10,7 @@ use gatefold_env::EnvEntry;
 use crate::checkpoint;
 use crate::config::ExperimentConfig;
 use crate::error::RunError;
+use crate::expert_use::ExpertUse;
 use crate::layers::{resolve, to_table, to_toml};
 use crate::options::RunOptions;
 use crate::overrides::parse_all;
@@ -79,6 +80,12 @@ impl RunDir {
             to_toml(config)
         );
         checkpoint::write_file(&self.path.join(CONFIG), text.as_bytes())
+    }
+
+    /// Writes `experts.json`: how the final evaluation used the experts, by kind of situation.
+    pub fn write_experts(&self, experts: &ExpertUse) -> Result<(), RunError> {
+        let text = serde_json::to_string_pretty(experts).expect("a table is JSON");
+        checkpoint::write_file(&self.path.join("experts.json"), format!("{text}\n").as_bytes())
     }
 
     /// Writes the summary.

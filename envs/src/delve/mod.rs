@@ -156,6 +156,9 @@ impl Delve {
     }
 }
 
+/// Share of the hit points below which the hero's situation counts as one of low hit points.
+const LOW_HEALTH: f32 = 1.0 / 3.0;
+
 impl Environment for Delve {
     type Config = DelveConfig;
 
@@ -219,6 +222,24 @@ impl Environment for Delve {
 
     fn scripted(&self, rng: &mut StreamRng) -> Option<Action> {
         Some(Action::Discrete(Scripted::default().act(self, rng).index()))
+    }
+
+    fn regimes() -> &'static [&'static str] {
+        &["low hit points", "monster adjacent", "exploring", "other"]
+    }
+
+    /// The first that holds: less than a third of the hit points; a monster on a neighbouring cell; no
+    /// monster in view and a way to unexplored ground; anything else.
+    fn regime(&self) -> usize {
+        if self.hero.health() < LOW_HEALTH {
+            0
+        } else if self.outlook.adjacent > 0 {
+            1
+        } else if self.outlook.in_view == 0 && self.outlook.frontier.is_some() {
+            2
+        } else {
+            3
+        }
     }
 
     fn render(&self) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use gatefold_env::{EnvEntry, conformance};
-use gatefold_runner::events::{EpisodeMeans, Evaluation};
+use gatefold_runner::events::{EpisodeMeans, Evaluation, ExpertUse};
 use gatefold_runner::{RunError, bench_ppo, check_simd_request, checkpoint, evaluate, layers, resume, train};
 use miette::Diagnostic;
 
@@ -152,5 +152,24 @@ pub(super) fn evaluation_table(evaluation: &Evaluation) -> String {
         let Some(EpisodeMeans { return_mean, score_mean, length_mean }) = means else { continue };
         table += &format!("{name:10} {return_mean:>12.2} {score_mean:>12.2} {length_mean:>12.1}\n");
     }
+    if let Some(experts) = &evaluation.experts {
+        table += "\n";
+        table += &experts_table(experts);
+    }
     table
+}
+
+/// Mean gate of each expert by kind of situation.
+fn experts_table(experts: &ExpertUse) -> String {
+    let width = experts.regimes.iter().map(String::len).max().unwrap_or(0).max(10);
+    let mut table = format!("{:width$} {:>9}", "gates in", "steps");
+    experts.experts.iter().for_each(|name| table += &format!(" {name:>12}"));
+    for ((regime, steps), gates) in experts.regimes.iter().zip(&experts.steps).zip(&experts.gates) {
+        table += &format!("\n{regime:width$} {steps:>9}");
+        match steps {
+            0 => gates.iter().for_each(|_| table += &format!(" {:>12}", "-")),
+            _ => gates.iter().for_each(|gate| table += &format!(" {gate:>12.3}")),
+        }
+    }
+    table + &format!("\nI(expert; situation) = {:.3} nats\n", experts.information)
 }
