@@ -7,6 +7,7 @@ use gatefold_monitor::{MeanAccumulator, Metrics, names};
 use gatefold_ops::{OpsAutodiffBackend, ppo_stats, probe};
 use gatefold_optim::{AdamW, first_non_finite};
 use gatefold_policy::{ActorCritic, Evaluation, RoutingInput};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::collect::to_host;
@@ -15,7 +16,7 @@ use crate::objective::{Objective, Terms};
 use crate::{Batch, LossConfig, PpoConfig};
 
 /// The misfortunes of an update.
-#[derive(Debug, Clone, PartialEq, Error)]
+#[derive(Debug, Clone, PartialEq, Error, Serialize, Deserialize)]
 pub enum UpdateError {
     /// A number was NaN or infinite. What was learned in this update is of no use.
     #[error("{what} is {value} in epoch {epoch}, minibatch {minibatch}")]
@@ -28,7 +29,18 @@ pub enum UpdateError {
         what: String,
         /// Its value, or its norm.
         value: f64,
+        /// Rows of the minibatch in the rollout's flat buffers, in the order in which they were evaluated;
+        /// empty if the rollout itself holds the number, so that none was.
+        rows: Vec<usize>,
     },
+}
+
+/// Where an update is.
+#[derive(Default)]
+struct Place {
+    epoch: usize,
+    minibatch: usize,
+    rows: Vec<usize>,
 }
 
 /// What an update needs beside the policy: settings that stay the same between changes of the policy's
@@ -79,7 +91,7 @@ impl Learner {
     ) -> Result<Updated<ActorCritic<B>>, UpdateError> {
         probe::begin_update();
         if let Some((what, value)) = batch.first_non_finite() {
-            return Err(non_finite((0, 0), what, value));
+            return Err(non_finite(&Place::default(), what, value));
         }
         let objective = Objective::<B>::new(self, plan, device);
         let mut order = Order::new(batch, plan.coefficients.needs_segments());
@@ -87,19 +99,19 @@ impl Learner {
         let mut first = None;
         let mut largest: (f64, Option<String>) = (0.0, None);
         let mut last_lr = 0.0;
-        let mut at = (0, 0);
+        let mut at = Place::default();
         for epoch in 0..self.ppo.epochs {
             order.shuffle(rng);
             let mut epoch_kl = MeanAccumulator::new();
             for (number, minibatch) in order.minibatches(self.ppo.minibatch, batch).enumerate() {
-                at = (epoch, number);
+                at = Place { epoch, minibatch: number, rows: minibatch.rows.clone() };
                 let (observation, drawn, data) =
                     gather::<B>(batch, &minibatch.rows, &self.spec, &self.ppo, device);
                 let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
                 let evaluation = policy.evaluate(&observation, input, objective.compared_rows());
                 let terms = objective.terms(&evaluation, &observation, data, &minibatch);
                 let value = f64::from(to_host(terms.loss.clone())[0]);
-                check(at, &evaluation, &terms, value)?;
+                check(&at, &evaluation, &terms, value)?;
                 let statistics =
                     first.is_none().then(|| objective.statistics(&evaluation, &observation, &minibatch));
                 drop(evaluation);
@@ -112,7 +124,7 @@ impl Learner {
                 policy = stepped;
                 if !step.grad_norm.is_finite() {
                     let (path, norm) = step.largest;
-                    return Err(non_finite(at, format!("the gradient of {path}"), norm));
+                    return Err(non_finite(&at, format!("the gradient of {path}"), norm));
                 }
                 #[cfg(feature = "chaos")]
                 {
@@ -120,7 +132,7 @@ impl Learner {
                     optimizer.probe_moments();
                 }
                 if self.thorough {
-                    check_state(at, &policy, optimizer)?;
+                    check_state(&at, &policy, optimizer)?;
                 }
                 *optimizer_steps += 1;
                 last_lr = lr;
@@ -155,7 +167,7 @@ impl Learner {
                 break;
             }
         }
-        check_state(at, &policy, optimizer)?;
+        check_state(&at, &policy, optimizer)?;
         let mut metrics = means.metrics();
         metrics.merge(first.expect("an update has minibatches"));
         metrics.set(names::TRAIN_GRAD_NORM_MAX_TENSOR, largest.0);
@@ -166,15 +178,16 @@ impl Learner {
     }
 }
 
-fn non_finite((epoch, minibatch): (usize, usize), what: impl Into<String>, value: f64) -> UpdateError {
-    UpdateError::NonFinite { epoch, minibatch, what: what.into(), value }
+fn non_finite(at: &Place, what: impl Into<String>, value: f64) -> UpdateError {
+    let &Place { epoch, minibatch, ref rows } = at;
+    UpdateError::NonFinite { epoch, minibatch, what: what.into(), value, rows: rows.clone() }
 }
 
 /// Fails if the loss or a raw logit is not finite, and names the first tensor that is not.
 ///
 /// Logits are looked at before the mask, which would hide a NaN of a forbidden action.
 fn check<B: OpsAutodiffBackend>(
-    at: (usize, usize),
+    at: &Place,
     evaluation: &Evaluation<B>,
     terms: &Terms<B>,
     loss: f64,
@@ -204,7 +217,7 @@ fn check<B: OpsAutodiffBackend>(
 
 /// Fails if a parameter or a moment is not finite.
 fn check_state<B: OpsAutodiffBackend>(
-    at: (usize, usize),
+    at: &Place,
     policy: &ActorCritic<B>,
     optimizer: &AdamW<B::InnerBackend>,
 ) -> Result<(), UpdateError> {

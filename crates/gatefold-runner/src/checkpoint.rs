@@ -5,7 +5,8 @@
 //! (`config.toml`) and a manifest with the size and SHA-256 of each file.
 
 mod find;
-mod format;
+pub(crate) mod format;
+pub(crate) mod manifest;
 mod store;
 mod transaction;
 mod writer;
@@ -20,7 +21,9 @@ pub(crate) use find::FOLDER;
 pub use find::{Best, Found, Verdict, best, hash, latest, list, load, open, open_best, verify};
 pub use gatefold_optim::NamedTensor;
 pub use store::CheckpointStore;
-pub(crate) use transaction::{make_folder, sync_parent, write_file};
+pub(crate) use transaction::{
+    clear_leftovers, make_folder, remove_folder, sync_parent, write_file, write_folder,
+};
 pub use writer::{CheckpointWriter, Saved};
 
 /// What a checkpoint says about itself. None of it is part of its hash.

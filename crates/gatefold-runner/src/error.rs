@@ -113,6 +113,18 @@ pub enum RunError {
         reason: String,
     },
 
+    /// A path that holds no dump.
+    #[error("{}: not a dump: {reason}", path.display())]
+    #[diagnostic(help(
+        "give a folder such as RUN/dumps/iteration-000123; a run writes one when it discards an update"
+    ))]
+    NotADump {
+        /// What was given.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+
     /// A checkpoint of another format.
     #[error("{}: checkpoint format {found}: this build reads format {supported}", path.display())]
     #[diagnostic(help("use the build that wrote it (see `revision` in its manifest.json)"))]

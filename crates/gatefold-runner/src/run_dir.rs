@@ -18,6 +18,8 @@ use crate::resume_keys::check_overrides;
 use crate::summary::Summary;
 
 const CONFIG: &str = "config.toml";
+pub(crate) const METRICS: &str = "metrics.jsonl";
+pub(crate) const EVENTS: &str = "events.jsonl";
 const LOCK: &str = ".lock";
 
 /// A run directory that this process alone writes into.
@@ -65,7 +67,12 @@ impl RunDir {
 
     /// The file of metrics, one JSON object per iteration.
     pub fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.path.join(METRICS)
+    }
+
+    /// The file of events, one JSON object for each.
+    pub fn events(&self) -> PathBuf {
+        self.path.join(EVENTS)
     }
 
     /// Writes the resolved configuration, headed by where its numbers come from.

@@ -35,7 +35,7 @@ pub(crate) fn execute(entries: &[EnvEntry], arguments: impl IntoIterator<Item = 
         return ExitCode::SUCCESS;
     };
     match commands::carry_out(command, entries, &mut terminal) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             terminal.complain(&*failure);
             ExitCode::from(USER_ERROR)

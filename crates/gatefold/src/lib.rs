@@ -45,7 +45,8 @@ use gatefold_env::EnvEntry;
 /// The `gatefold` command with `entries` added to the built-in environments.
 ///
 /// Reads the arguments of the process. An entry takes precedence over a built-in environment of the
-/// same name. The exit code is 0, or 2 after a mistake of the user, told in one message.
+/// same name. The exit code is 0, 1 if the answer to a question is no, or 2 after a mistake of the user, told
+/// in one message.
 pub fn run(entries: &[EnvEntry]) -> ExitCode {
     run_with(entries, std::env::args_os())
 }

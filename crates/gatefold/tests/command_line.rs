@@ -58,7 +58,7 @@ fn without_arguments_help_shows_the_quickstart() {
 
 #[test]
 fn every_mistake_ends_with_code_2_and_one_message() {
-    let cases: [(&str, &[&str], &[&str]); 15] = [
+    let cases: [(&str, &[&str], &[&str]); 16] = [
         (CORRIDOR, &["train", "y.toml"], &["y.toml: cannot read: it does not exist"]),
         (CORRIDOR, &["train", "x.toml", "ppo.clpi=1"], &["ppo.clpi", "did you mean `clip`?"]),
         (
@@ -78,6 +78,11 @@ fn every_mistake_ends_with_code_2_and_one_message() {
         (CORRIDOR, &["config", "check", "."], &[".: this is a folder: need an experiment file"]),
         (CORRIDOR, &["eval", "nowhere", "--episodes", "1"], &["nowhere", "does not exist"]),
         (CORRIDOR, &["checkpoint", "hash", "."], &[".: no usable checkpoint"]),
+        (
+            CORRIDOR,
+            &["replay-update", "."],
+            &[".: not a dump: there is no dump.json", "RUN/dumps/iteration-"],
+        ),
         (CORRIDOR, &["env", "check", "corridoor"], &["unknown environment", "did you mean \"corridor\"?"]),
         (CORRIDOR, &["bench", "ppo", "--preset", "sb3"], &["sb3", "sb3-fast"]),
         ("about = 3", &["config", "check", "x.toml"], &["x.toml: about = 3: need a string", "about = 3"]),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
-use super::format::{FORMAT, MANIFEST, Unreadable, decode};
+use super::format::decode;
+use super::manifest::MANIFEST;
 use crate::error::RunError;
 
 /// Name of the folder of checkpoints in a run directory.
@@ -55,13 +56,7 @@ pub fn load(path: &Path) -> Result<Snapshot, RunError> {
             reason: "there is no such folder".into(),
         });
     }
-    decode(|name| fs::read(path.join(name))).map_err(|error| match error {
-        Unreadable::Damaged(reason) => RunError::Damaged { path: path.to_path_buf(), reason },
-        Unreadable::Version(found) => {
-            RunError::Version { path: path.to_path_buf(), found, supported: FORMAT }
-        }
-        Unreadable::Io(cause) => RunError::io(path, "read", cause),
-    })
+    decode(|name| fs::read(path.join(name))).map_err(|unreadable| unreadable.at(path))
 }
 
 /// All checkpoints in a folder with their environment steps, newest first. None are read.

@@ -33,7 +33,7 @@ pub(crate) fn make_folder(place: &Path) -> Result<(), RunError> {
 /// Writes a folder of files in one transaction: beside its place, to the disk, then renamed.
 ///
 /// A folder already in its place is exchanged for the new one. On failure the place is as before.
-pub(super) fn write_folder(place: &Path, files: &[(String, Vec<u8>)]) -> Result<(), RunError> {
+pub(crate) fn write_folder(place: &Path, files: &[(String, Vec<u8>)]) -> Result<(), RunError> {
     let (unfinished, replaced) = (beside(place, UNFINISHED), beside(place, REPLACED));
     let written = write_files(&unfinished, files);
     if let Err(error) = written {
@@ -70,7 +70,7 @@ pub(crate) fn write_file(place: &Path, bytes: &[u8]) -> Result<(), RunError> {
 }
 
 /// Removes a folder; whoever looks meanwhile sees all of it or nothing.
-pub(super) fn remove_folder(place: &Path) -> Result<(), RunError> {
+pub(crate) fn remove_folder(place: &Path) -> Result<(), RunError> {
     let unfinished = beside(place, UNFINISHED);
     fs::rename(place, &unfinished)
         .and_then(|()| fs::remove_dir_all(&unfinished))
@@ -78,7 +78,7 @@ pub(super) fn remove_folder(place: &Path) -> Result<(), RunError> {
 }
 
 /// Clears away what a killed process left half done in `folder`.
-pub(super) fn clear_leftovers(folder: &Path) -> Result<(), RunError> {
+pub(crate) fn clear_leftovers(folder: &Path) -> Result<(), RunError> {
     let read = |e| RunError::io(folder, "read", e);
     for entry in fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();

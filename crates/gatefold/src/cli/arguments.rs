@@ -74,6 +74,16 @@ pub(super) enum Command {
     Study(StudyArgs),
     /// Compare arms of finished runs, with bootstrap intervals
     Compare(CompareArgs),
+    /// Run an update that a run discarded again, and compare bit for bit
+    ///
+    /// A run writes a dump when a number of an update is not finite. Exit code 0 if the update fails as it
+    /// did in the run, 1 if not.
+    ReplayUpdate {
+        /// The dump, such as RUN/dumps/iteration-000123
+        dump: PathBuf,
+        #[command(flatten)]
+        machine: Machine,
+    },
     /// The environments
     #[command(subcommand)]
     Env(EnvCommand),

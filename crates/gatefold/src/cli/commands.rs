@@ -1,16 +1,22 @@
 //! Each command as a few lines.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use gatefold_env::{EnvEntry, conformance};
 use gatefold_runner::events::{EpisodeMeans, Evaluation, ExpertUse};
-use gatefold_runner::{RunError, bench_ppo, check_simd_request, checkpoint, evaluate, layers, resume, train};
+use gatefold_runner::{
+    RunError, bench_ppo, check_simd_request, checkpoint, evaluate, layers, replay_update, resume, train,
+};
 use miette::Diagnostic;
 
 use super::arguments::{BenchCommand, CheckpointCommand, Command, ConfigCommand, EnvCommand};
 use super::progress::LiveReporter;
 use super::terminal::Terminal;
 use super::{compare, study};
+
+/// Exit code of a question that was answered with no.
+const NO: u8 = 1;
 
 /// What ends a command with exit code 2.
 type Failure = Box<dyn Diagnostic>;
@@ -32,7 +38,7 @@ pub(super) fn carry_out(
     command: Command,
     entries: &[EnvEntry],
     terminal: &mut Terminal,
-) -> Result<(), Box<dyn Diagnostic>> {
+) -> Result<ExitCode, Box<dyn Diagnostic>> {
     check_simd_request()?;
     match command {
         Command::Train { file, mut overrides, seed, run_dir, machine } => {
@@ -52,6 +58,13 @@ pub(super) fn carry_out(
                 evaluate(&path, episodes as usize, deterministic, &options, entries, &mut reporter)?;
             drop(reporter);
             terminal.say(&evaluation_table(&evaluation));
+        }
+        Command::ReplayUpdate { dump, machine } => {
+            let replay = replay_update(&dump, &machine.options(None), entries)?;
+            terminal.say(&replay.to_string());
+            if !replay.reproduced() {
+                return Ok(ExitCode::from(NO));
+            }
         }
         Command::Study(args) => study::carry_out(args, entries, terminal)?,
         Command::Compare(args) => compare::carry_out(args, terminal)?,
@@ -80,7 +93,7 @@ pub(super) fn carry_out(
             terminal.say(&format!("RESULT {result}"));
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The checkpoint to evaluate, after saying which one it is.
