@@ -25,6 +25,11 @@ mod installed {
 
         /// Changes the values, row-major, of a tensor or buffer whose last dimension is `width`.
         fn change(&self, site: &str, values: &mut [f32], width: usize);
+
+        /// What it does, in words.
+        fn about(&self) -> String {
+            "a probe".to_string()
+        }
     }
 
     static INSTALLED: RwLock<Option<Arc<dyn Probe>>> = RwLock::new(None);
@@ -63,6 +68,15 @@ pub fn begin_update() {
     if let Some(probe) = installed::current() {
         probe.begin_update();
     }
+}
+
+/// What an installed probe does, in words.
+#[inline(always)]
+pub fn about() -> Option<String> {
+    #[cfg(feature = "chaos")]
+    return installed::current().map(|probe| probe.about());
+    #[cfg(not(feature = "chaos"))]
+    None
 }
 
 /// A tensor as it passes the site.

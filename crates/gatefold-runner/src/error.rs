@@ -125,6 +125,30 @@ pub enum RunError {
         reason: String,
     },
 
+    /// A run that noted no events.
+    #[error("{}: there is no events.jsonl in this run", path.display())]
+    #[diagnostic(help(
+        "an older build wrote it; `gatefold resume {}` goes on with it and notes events from then on", path.display()
+    ))]
+    NoEvents {
+        /// The run directory.
+        path: PathBuf,
+    },
+
+    /// A line of a run's file that this build cannot read.
+    #[error("{}: line {line}: {reason}", path.display())]
+    #[diagnostic(help(
+        "use the build that wrote it (see the revision in the run's config.toml), or remove the line"
+    ))]
+    BadLine {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A checkpoint of another format.
     #[error("{}: checkpoint format {found}: this build reads format {supported}", path.display())]
     #[diagnostic(help("use the build that wrote it (see `revision` in its manifest.json)"))]

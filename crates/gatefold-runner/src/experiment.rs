@@ -1,6 +1,8 @@
 //! THE loop: one experiment from its first step, or from a checkpoint, to its last.
 
-use std::path::Path;
+mod by_hand;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::AutodiffModule;
@@ -18,19 +20,21 @@ use gatefold_ppo::{Batch, Rollout, RolloutError, UpdateError, Updated};
 
 use crate::assembly::{Parts, on_device, on_threads};
 use crate::checkpoint::{self, CheckpointStore, CheckpointWriter, Found, Header, Saved, Snapshot};
+use crate::dump::{Dump, write_dump};
 use crate::evaluate::{Player, evaluate_policy, pick};
 use crate::events::{Evaluation, Event, Progress, Reporter};
 use crate::footprint::refuse_too_large;
 use crate::guard::{Guard, MOST_ATTEMPTS};
 use crate::learned::{Learned, Parked};
+use crate::logs::Logs;
 use crate::report::{
     Clock, Pace, attention_metrics, evaluation_metrics, gate_metrics, reward_metrics, router_metrics, to_host,
 };
 use crate::run_dir::{RunDir, read_config};
 use crate::state::{Counters, RunState, Target};
-use crate::{
-    ExperimentConfig, MetricsLog, RunError, RunOptions, Stop, Summary, check_resumable, config_hash, layers,
-};
+use crate::{ExperimentConfig, RunError, RunOptions, Stop, Summary, check_resumable, config_hash, layers};
+
+pub use by_hand::{RungChange, apply_rung};
 
 /// Trains one experiment in a new run directory.
 ///
@@ -240,7 +244,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let stop = Stop::on_signals();
         let total_steps = self.config.run.total_steps;
         let params = optim::count(self.parts.policy());
-        let mut log = MetricsLog::open(&self.run_dir.metrics(), self.counters.env_steps)?;
+        let mut log = Logs::open(&self.run_dir, self.counters.env_steps)?;
         reporter.event(&Event::Started {
             run_dir: self.run_dir.path().to_path_buf(),
             env: self.config.env.name.clone(),
@@ -269,16 +273,16 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             let (plan, mut metrics) = match self.iterate() {
                 Ok(done) => done,
                 Err(error) => {
+                    self.tell(&mut log, reporter)?;
                     if self.guard.attempts >= MOST_ATTEMPTS {
                         // Learned state is the last healthy one again: it is kept.
                         self.save(None, &log, reporter)?;
                         self.flush(reporter)?;
                     }
-                    self.tell(reporter);
                     return Err(error);
                 }
             };
-            self.tell(reporter);
+            self.tell(&mut log, reporter)?;
             let wall_s = self.clock.wall_s();
             metrics.set(names::TIME_TOTAL, wall_s);
             metrics.set(names::TIME_STEPS_PER_SECOND, self.counters.env_steps as f64 / wall_s);
@@ -292,7 +296,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                 metrics.merge(evaluation_metrics(&evaluation));
                 reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
             }
-            log.write(self.counters.env_steps, &metrics)?;
+            log.metrics.write(self.counters.env_steps, &metrics)?;
             if evaluation.is_some()
                 || self.counters.iteration.is_multiple_of(self.config.run.checkpoint_every)
             {
@@ -362,10 +366,27 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         }
         let batch = rollout.into_batch(&rewards, ppo.gamma, ppo.gae_lambda);
         let collected = begun.elapsed();
+        // Shares its tensors with the policy, as the last healthy state usually does already.
+        let (start, optimizer_steps) =
+            (self.parts.learned(self.counters.moment()), self.counters.optimizer_steps);
         let updated = match self.update(&batch, &plan) {
             Ok(updated) => updated,
             Err(failure) => {
-                metrics.merge(self.discard(failure.to_string(), Some((&batch, &plan, &failure)))?);
+                let dump = Dump {
+                    config: self.config,
+                    shape: &start.rest.shape,
+                    iteration: self.counters.iteration,
+                    env_steps: self.counters.env_steps,
+                    optimizer_steps,
+                    plan: &plan,
+                    policy: optim::export::<B, _>(&start.policy),
+                    optimizer: start.optimizer.export(),
+                    batch: &batch,
+                    failure: &failure,
+                    fault: probe::about(),
+                };
+                let path = write_dump(self.run_dir.path(), &dump)?;
+                metrics.merge(self.discard(failure.to_string(), Some(path))?);
                 return Ok((plan, metrics));
             }
         };
@@ -524,20 +545,19 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     }
 
     /// Throws away what this iteration learned and returns to the last healthy state.
-    fn discard(
-        &mut self,
-        evidence: String,
-        failed: Option<(&Batch, &Plan, &UpdateError)>,
-    ) -> Result<Metrics, RunError> {
-        let _ = failed;
+    fn discard(&mut self, evidence: String, dump: Option<PathBuf>) -> Result<Metrics, RunError> {
         self.counters.iteration += 1;
-        self.guard.events += 1;
+        self.guard.events += 1 + u64::from(dump.is_some());
         self.guard.discarded += 1;
         self.guard.attempts += 1;
         self.parts.put_back(&self.healthy);
         self.parts.monitors.start_windows_anew();
         let attempt = self.guard.attempts;
         self.note(Happening::UpdateDiscarded { evidence: evidence.clone(), attempt });
+        if let Some(dump) = dump {
+            let path = dump.strip_prefix(self.run_dir.path()).unwrap_or(&dump).display().to_string();
+            self.note(Happening::DumpWritten { path });
+        }
         if attempt >= MOST_ATTEMPTS {
             let grounds = format!("{attempt} discarded updates in a row, the last: {evidence}");
             match self.parts.ladder.step_down(self.counters.moment(), &grounds) {
@@ -561,10 +581,12 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     }
 
     /// Passes on what happened.
-    fn tell(&mut self, reporter: &mut dyn Reporter) {
+    fn tell(&mut self, log: &mut Logs, reporter: &mut dyn Reporter) -> Result<(), RunError> {
         for event in self.happened.drain(..) {
+            log.events.write(&event)?;
             reporter.event(&Event::Happened(event));
         }
+        Ok(())
     }
 
     fn time(&self, metrics: &mut Metrics, begun: Instant, collected: std::time::Duration) {
@@ -619,7 +641,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     fn save(
         &mut self,
         evaluation: Option<&Evaluation>,
-        log: &MetricsLog,
+        log: &Logs,
         reporter: &mut dyn Reporter,
     ) -> Result<(), RunError> {
         let present = self.parts.learned(self.counters.moment()).rest;
@@ -672,7 +694,8 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     /// Evaluates under the next iteration's plan; planning on a copy, so that looking changes nothing.
     fn evaluate(&self, beside: bool, stop: &Stop) -> Result<Option<Evaluation>, RunError> {
         let mut curriculum = self.parts.curriculum.clone();
-        let plan = curriculum.plan(self.counters.progress(self.config.run.total_steps, &self.window));
+        let progress = self.counters.progress(self.config.run.total_steps, &self.window);
+        let plan = self.parts.limit(curriculum.plan(progress));
         let player = Player::Policy {
             policy: &self.parts.policy().valid(),
             plan: &plan,

@@ -76,7 +76,12 @@ impl<B: OpsAutodiffBackend> Parts<B> {
     /// The plan of the iteration at `progress`: the curriculum's, as far as the ladder and the
     /// architecture leave it.
     pub(crate) fn plan(&mut self, progress: Progress) -> Plan {
-        let mut plan = self.curriculum.plan(progress);
+        let plan = self.curriculum.plan(progress);
+        self.limit(plan)
+    }
+
+    /// What the ladder and the architecture leave of a plan.
+    pub(crate) fn limit(&self, mut plan: Plan) -> Plan {
         if self.config.policy.architecture == Architecture::V2 && plan.routing.learns() {
             plan.routing = Routing::Gumbel;
         }

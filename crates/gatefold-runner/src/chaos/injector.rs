@@ -65,6 +65,10 @@ impl Injector {
 }
 
 impl Probe for Injector {
+    fn about(&self) -> String {
+        format!("{} at {}, iteration {}", self.fault.kind.name(), self.fault.place(), self.fault.at)
+    }
+
     fn begin(&self, iteration: u64) {
         self.iteration.store(iteration, Ordering::SeqCst);
         self.updating.store(false, Ordering::SeqCst);

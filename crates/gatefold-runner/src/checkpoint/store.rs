@@ -44,6 +44,17 @@ impl CheckpointStore {
         Ok(path)
     }
 
+    /// Forgets the best checkpoint if it is the one at `step`, which is about to be changed; says whether
+    /// it was.
+    pub fn forget_best(&mut self, step: u64) -> Result<bool, RunError> {
+        let is_best = self.best()?.is_some_and(|best| best.step == step);
+        if is_best {
+            let path = self.folder.join(BEST);
+            fs::remove_file(&path).map_err(|e| RunError::io(&path, "remove", e))?;
+        }
+        Ok(is_best)
+    }
+
     /// The newest whole checkpoint; damaged newer ones are passed over with a warning each.
     pub fn latest(&self) -> Result<Found, RunError> {
         latest(&self.folder)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use gatefold_curriculum::Rung;
 use gatefold_runner::{Device, RunOptions};
 
 use super::compare::CompareArgs;
@@ -41,6 +42,9 @@ pub(super) enum Command {
         /// Folder of the run, empty or absent [default: runs/<name>/<timestamp>-s<seed>]
         #[arg(long, value_name = "D")]
         run_dir: Option<PathBuf>,
+        /// Rung of the fallback ladder to start at; the same as ladder.start=R
+        #[arg(long, value_name = "R", value_parser = rung)]
+        rung: Option<Rung>,
         #[command(flatten)]
         machine: Machine,
     },
@@ -51,6 +55,9 @@ pub(super) enum Command {
         /// Settings that a resumed run may change, such as run.total_steps=2000000
         #[arg(value_name = "KEY=VALUE")]
         overrides: Vec<String>,
+        /// Rung of the fallback ladder to go to first, up or down; see `gatefold ladder`
+        #[arg(long, value_name = "R", value_parser = rung)]
+        rung: Option<Rung>,
         #[command(flatten)]
         machine: Machine,
     },
@@ -74,6 +81,26 @@ pub(super) enum Command {
     Study(StudyArgs),
     /// Compare arms of finished runs, with bootstrap intervals
     Compare(CompareArgs),
+    /// Take a run that stands still to a rung of the fallback ladder
+    ///
+    /// Its newest checkpoint is changed and saved again at the same step; `resume` goes on at that rung.
+    Ladder {
+        /// The run directory
+        run: PathBuf,
+        /// full, freeze-gat, softmax-only, fewer-experts or v2-routing: above or below the present one
+        #[arg(long, value_name = "R", value_parser = rung)]
+        rung: Rung,
+        /// Leave the run as it is and change a copy in this folder, empty or absent
+        #[arg(long, value_name = "D")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Tell what happened in a run: what fired, on what evidence, what was done, what to do next
+    Explain {
+        /// The run directory; the run may be going on
+        run: PathBuf,
+    },
     /// Run an update that a run discarded again, and compare bit for bit
     ///
     /// A run writes a dump when a number of an update is not finite. Exit code 0 if the update fails as it
@@ -172,6 +199,13 @@ enum DeviceName {
     Cpu,
     /// An NVIDIA GPU; needs a build with --features cuda
     Cuda,
+}
+
+/// Reads a rung by its name.
+fn rung(text: &str) -> Result<Rung, String> {
+    let names = Rung::ALL.map(|rung| rung.to_string());
+    let found = Rung::ALL.into_iter().zip(&names).find(|(_, name)| *name == text);
+    found.map(|(rung, _)| rung).ok_or_else(|| format!("need one of {}", names.join(", ")))
 }
 
 /// Reads a whole number, and tells of anything else what the configuration tells of its own.

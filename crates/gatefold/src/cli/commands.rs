@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use gatefold_env::{EnvEntry, conformance};
 use gatefold_runner::events::{EpisodeMeans, Evaluation, ExpertUse};
+use gatefold_runner::run_dir::read_config;
 use gatefold_runner::{
-    RunError, bench_ppo, check_simd_request, checkpoint, evaluate, layers, replay_update, resume, train,
+    RunError, apply_rung, bench_ppo, check_simd_request, checkpoint, evaluate, explain, layers,
+    replay_update, resume, train,
 };
 use miette::Diagnostic;
 
@@ -41,12 +43,18 @@ pub(super) fn carry_out(
 ) -> Result<ExitCode, Box<dyn Diagnostic>> {
     check_simd_request()?;
     match command {
-        Command::Train { file, mut overrides, seed, run_dir, machine } => {
+        Command::Train { file, mut overrides, seed, run_dir, rung, machine } => {
             overrides.extend(seed.map(|seed| format!("run.seed={seed}")));
+            overrides.extend(rung.map(|rung| format!("ladder.start={rung}")));
             let config = layers::load(&file, &overrides, entries)?;
             train(&config, &machine.options(run_dir), entries, &mut LiveReporter::new(terminal))?;
         }
-        Command::Resume { run, overrides, machine } => {
+        Command::Resume { run, overrides, rung, machine } => {
+            if let Some(rung) = rung {
+                read_config(&run, &overrides, entries)?; // refused before anything is changed
+                let reporter = &mut LiveReporter::new(terminal);
+                apply_rung(&run, rung, None, &machine.options(None), entries, reporter)?;
+            }
             let mut reporter = LiveReporter::new(terminal);
             resume(&run, &overrides, &machine.options(None), entries, &mut reporter)?;
         }
@@ -59,6 +67,14 @@ pub(super) fn carry_out(
             drop(reporter);
             terminal.say(&evaluation_table(&evaluation));
         }
+        Command::Ladder { run, rung, out, machine } => {
+            let options = machine.options(None);
+            let mut reporter = LiveReporter::new(terminal);
+            let change = apply_rung(&run, rung, out.as_deref(), &options, entries, &mut reporter)?;
+            drop(reporter);
+            terminal.say(&change.to_string());
+        }
+        Command::Explain { run } => terminal.say(&explain(&run, entries)?),
         Command::ReplayUpdate { dump, machine } => {
             let replay = replay_update(&dump, &machine.options(None), entries)?;
             terminal.say(&replay.to_string());

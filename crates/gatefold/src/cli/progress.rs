@@ -3,8 +3,9 @@
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
+use gatefold_monitor::Severity;
 use gatefold_runner::Summary;
-use gatefold_runner::events::{Event, Progress, Reporter};
+use gatefold_runner::events::{Event, Happening, Progress, Reporter, RunEvent, Rung};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::commands::evaluation_table;
@@ -83,6 +84,11 @@ impl Reporter for LiveReporter<'_> {
                 self.line(&format!("evaluation at step {}\n{}", grouped(*step), table.trim_end()));
             }
             Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Happened(event) => {
+                if let Some(text) = happening_text(event) {
+                    self.line(&text);
+                }
+            }
             Event::Finished { run_dir, interrupted, summary } => {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
@@ -105,6 +111,28 @@ impl Reporter for LiveReporter<'_> {
     }
 }
 
+/// One line for what a person who watches should know; what is over, or goes on, is in `events.jsonl`.
+fn happening_text(event: &RunEvent) -> Option<String> {
+    let text = match &event.what {
+        Happening::VerdictRaised { verdict } if verdict.severity == Severity::Alarm => {
+            format!("alarm {}: {}. Healthy: {}", verdict.monitor, verdict.evidence, verdict.healthy)
+        }
+        Happening::UpdateDiscarded { evidence, attempt } => {
+            format!("the update was discarded (attempt {attempt}): {evidence}")
+        }
+        Happening::DumpWritten { path } => format!("to replay it: gatefold replay-update <run>/{path}"),
+        Happening::RolledBack { to_env_step, evidence } => {
+            format!("back to the healthy state of step {}: {evidence}", grouped(*to_env_step))
+        }
+        Happening::LadderStep { from, to, by, evidence } => {
+            format!("the ladder goes from {from} to {to} ({by}): {evidence}")
+        }
+        Happening::PhaseHeld { phase, evidence } => format!("the {phase} phase has to wait: {evidence}"),
+        _ => return None,
+    };
+    Some(format!("iteration {}, step {}: {text}", event.iteration, grouped(event.env_step)))
+}
+
 fn closing(summary: &Summary) -> String {
     let mut text = format!(
         "{} steps in {}, {:.0} steps/s",
@@ -121,7 +149,8 @@ fn closing(summary: &Summary) -> String {
     text
 }
 
-/// Step, speed, phase, temperature, return, score, gate entropy, time left.
+/// Step, speed, phase, temperature, rung and alarms if there is trouble, return, score, gate entropy,
+/// time left.
 fn progress_text(progress: &Progress) -> String {
     let mut text = format!(
         "step {}/{}  {:.0} steps/s  {} tau {:.2}",
@@ -131,6 +160,14 @@ fn progress_text(progress: &Progress) -> String {
         progress.phase,
         progress.temperature
     );
+    if progress.rung != Rung::Full {
+        text += &format!("  rung {}", progress.rung);
+    }
+    match progress.alarms {
+        0 => {}
+        1 => text += "  1 alarm",
+        alarms => text += &format!("  {alarms} alarms"),
+    }
     let numbers = [
         ("return", progress.return_mean),
         ("score", progress.score_mean),
@@ -170,6 +207,7 @@ pub(super) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gatefold_monitor::Verdict;
 
     #[test]
     fn numbers_and_times_are_readable() {
@@ -184,9 +222,48 @@ mod tests {
     }
 
     #[test]
+    fn alarms_discards_and_rungs_are_lines_and_mere_warnings_are_not() {
+        let event = |what| RunEvent { iteration: 7, env_step: 57_344, what };
+        let verdict = |severity| Happening::VerdictRaised {
+            verdict: Verdict {
+                monitor: "approx-kl".into(),
+                severity,
+                metric: "train/approx_kl".into(),
+                value: 0.4,
+                healthy: "below 0.05".into(),
+                evidence: "median 0.4".into(),
+                advice: "lower curriculum.lr_scale".into(),
+                since: 7,
+            },
+        };
+        let step = Happening::LadderStep {
+            from: "full".into(),
+            to: "freeze-gat".into(),
+            by: "monitors".into(),
+            evidence: "10 in a row".into(),
+        };
+        let cases = [
+            (verdict(Severity::Warning), None),
+            (
+                verdict(Severity::Alarm),
+                Some("iteration 7, step 57,344: alarm approx-kl: median 0.4. Healthy: below 0.05"),
+            ),
+            (
+                step,
+                Some(
+                    "iteration 7, step 57,344: the ladder goes from full to freeze-gat (monitors): 10 in a row",
+                ),
+            ),
+        ];
+        for (what, expected) in cases {
+            assert_eq!(happening_text(&event(what)).as_deref(), expected);
+        }
+    }
+
+    #[test]
     fn the_progress_line_names_everything_that_is_known() {
         let mut progress = Progress {
-            rung: gatefold_runner::events::Rung::Full,
+            rung: Rung::Full,
             alarms: 0,
             iteration: 3,
             step: 24_576,
@@ -202,6 +279,10 @@ mod tests {
         let text = "step 24,576/327,680  3210 steps/s  warmup tau 1.00  return 1.50  score 20.25  \
             alpha entropy 1.39  ETA 1m34s";
         assert_eq!(progress_text(&progress), text);
+        progress.rung = Rung::SoftmaxOnly;
+        progress.alarms = 2;
+        let text = progress_text(&progress);
+        assert!(text.contains("tau 1.00  rung softmax-only  2 alarms  return 1.50"), "{text}");
         progress.gate_entropy = None;
         progress.return_mean = None;
         assert!(!progress_text(&progress).contains("alpha") && !progress_text(&progress).contains("return"));
