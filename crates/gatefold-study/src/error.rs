@@ -6,38 +6,48 @@ use gatefold_runner::RunError;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use thiserror::Error;
 
+/// A mistake in a study file: the key, its value, and what would be accepted.
+#[derive(Debug, Error, Diagnostic)]
+#[error("{file}: {message}")]
+pub struct FileError {
+    /// The study file.
+    pub file: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    #[help]
+    pub help: Option<String>,
+    #[source_code]
+    pub(crate) text: Option<NamedSource<String>>,
+    #[label("here")]
+    pub(crate) span: Option<SourceSpan>,
+}
+
+/// An arm whose configuration cannot be run.
+#[derive(Debug, Error, Diagnostic)]
+#[error("arm `{arm}`")]
+pub struct ArmError {
+    /// The arm.
+    pub arm: String,
+    /// What is wrong with it.
+    #[source]
+    #[diagnostic_source]
+    pub cause: RunError,
+}
+
 /// Why a study or a comparison cannot be carried out. Each is one message and exit code 2.
 #[derive(Debug, Error, Diagnostic)]
 #[non_exhaustive]
 pub enum StudyError {
-    /// A mistake in a study file: the key, its value, and what would be accepted.
-    #[error("{file}: {message}")]
-    File {
-        /// The study file.
-        file: String,
-        /// What is wrong.
-        message: String,
-        /// What to do about it.
-        #[help]
-        help: Option<String>,
-        /// The text of the file.
-        #[source_code]
-        text: Option<NamedSource<String>>,
-        /// Where in it.
-        #[label("here")]
-        span: Option<SourceSpan>,
-    },
+    /// A mistake in a study file.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    File(Box<FileError>),
 
     /// An arm whose configuration cannot be run.
-    #[error("arm `{arm}`")]
-    Arm {
-        /// The arm.
-        arm: String,
-        /// What is wrong with it.
-        #[source]
-        #[diagnostic_source]
-        cause: RunError,
-    },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Arm(Box<ArmError>),
 
     /// A run that an earlier sitting of the study made by another configuration.
     #[error("{}: {key} = {saved}, but the study now says {now}", run.display())]
@@ -137,12 +147,18 @@ pub enum StudyError {
     /// A fault of a run or of the file system.
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Run(#[from] RunError),
+    Run(Box<RunError>),
 }
 
 impl StudyError {
     pub(crate) fn io(path: impl AsRef<Path>, action: &'static str, cause: std::io::Error) -> Self {
-        Self::Run(RunError::io(path, action, cause))
+        RunError::io(path, action, cause).into()
+    }
+}
+
+impl From<RunError> for StudyError {
+    fn from(error: RunError) -> Self {
+        Self::Run(Box::new(error))
     }
 }
 

@@ -18,7 +18,7 @@ mod study_file;
 mod table;
 
 pub use comparison::{ArmResult, Comparison, Estimate, Question, RunScore, compare};
-pub use error::StudyError;
+pub use error::{ArmError, FileError, StudyError};
 pub use plan::{Job, JobState, Study};
 pub use runs::{Arm, DEFAULT_METRIC, Run, find_arms};
 pub use sitting::{FailedRun, Outcome, Shares, StudyEvent};

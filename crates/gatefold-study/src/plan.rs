@@ -8,7 +8,7 @@ use gatefold_runner::run_dir::read_config;
 use gatefold_runner::{ExperimentConfig, layers};
 use toml::{Table, Value};
 
-use crate::error::StudyError;
+use crate::error::{ArmError, StudyError};
 use crate::runs::{Arm, CONFIG, STUDY, read_run};
 use crate::study_file::{StudyFile, check_seeds};
 
@@ -98,7 +98,7 @@ impl Study {
                 let base = beside.join(arm.base.as_ref().unwrap_or(&file.base));
                 let own = [format!("run.name={name:?}"), format!("run.seed={seed}")];
                 let overrides = [&file.study.overrides[..], &arm.overrides, &own].concat();
-                let of_arm = |cause| StudyError::Arm { arm: name.clone(), cause };
+                let of_arm = |cause| StudyError::Arm(Box::new(ArmError { arm: name.clone(), cause }));
                 let config = layers::load(&base, &overrides, entries).map_err(of_arm)?;
                 let mut job = Job {
                     arm: name.clone(),

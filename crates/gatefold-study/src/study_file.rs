@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use miette::NamedSource;
 use serde::Deserialize;
 
-use crate::error::{StudyError, did_you_mean};
+use crate::error::{FileError, StudyError, did_you_mean};
 
 /// A study: every arm is run with every seed.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -71,20 +71,17 @@ impl StudyFile {
     pub fn parse(file: &str, text: &str) -> Result<Self, StudyError> {
         let study: Self = toml::from_str(text).map_err(|error| {
             let message = error.message().replace('\n', "; ");
-            StudyError::File {
+            StudyError::File(Box::new(FileError {
                 file: file.to_string(),
                 help: nearest_key(&message),
                 message,
                 text: error.span().map(|_| NamedSource::new(file, text.to_string())),
                 span: error.span().map(Into::into),
-            }
+            }))
         })?;
-        study.validate().map_err(|(message, help)| StudyError::File {
-            file: file.to_string(),
-            message,
-            help: Some(help),
-            text: None,
-            span: None,
+        study.validate().map_err(|(message, help)| {
+            let file = file.to_string();
+            StudyError::File(Box::new(FileError { file, message, help: Some(help), text: None, span: None }))
         })?;
         Ok(study)
     }
@@ -180,9 +177,8 @@ mod tests {
         ];
         for (from, to, message, help) in cases {
             let error = StudyFile::parse("s.toml", &WHOLE.replacen(from, to, 1)).unwrap_err();
-            let StudyError::File { file, message: found, help: advice, .. } = &error else {
-                panic!("{error}")
-            };
+            let StudyError::File(error) = error else { panic!("{error}") };
+            let FileError { file, message: found, help: advice, .. } = *error;
             assert_eq!(file, "s.toml");
             assert!(found.contains(message), "{found}");
             assert!(advice.as_deref().unwrap_or_default().contains(help), "{found}: {advice:?}");

@@ -33,6 +33,8 @@ struct Case {
     large_intervals: BTreeMap<String, [f64; 2]>,
 }
 
+type Statistic<'a> = &'a dyn Fn(&Scores) -> f64;
+
 #[derive(Deserialize)]
 struct File {
     cases: Vec<Case>,
@@ -76,7 +78,7 @@ fn point_estimates_are_rliables() {
 fn the_same_draws_give_rliables_intervals() {
     for case in cases() {
         let (x, y) = (Scores::new(&case.x), Scores::new(&case.y));
-        let statistics: [(&str, &dyn Fn(&Scores) -> f64); 5] = [
+        let statistics: [(&str, Statistic<'_>); 5] = [
             ("mean", &mean),
             ("iqm", &iqm),
             ("median", &median_of_tasks),

@@ -220,7 +220,7 @@ fn wait_for(child: &mut Child) -> Option<i32> {
 #[cfg(unix)]
 #[test]
 fn a_stopped_study_goes_on_by_the_same_command_as_if_never_stopped() {
-    let study = STUDY.replace("ppo.clip=0.2\"", "ppo.clip=0.2\", \"run.total_steps=6400\"");
+    let study = STUDY.replace("ppo.clip=0.2\"", "ppo.clip=0.2\", \"run.total_steps=19200\", \"run.checkpoint_every=200\"");
     let lab = Lab::new(&study);
     let mut child = lab
         .command(&["study", "arms.toml", "--seeds", "1", "--jobs", "1"])
@@ -239,7 +239,7 @@ fn a_stopped_study_goes_on_by_the_same_command_as_if_never_stopped() {
     assert!(told.success());
     assert_eq!(wait_for(&mut child), Some(0));
     let summary = lab.json("runs/arms/routed/s1/summary.json");
-    assert!(summary["total_steps"].as_u64().unwrap() < 6400, "it was stopped before its end: {summary}");
+    assert!(summary["total_steps"].as_u64().unwrap() < 19_200, "it was stopped before its end: {summary}");
     assert!(!lab.path("runs/arms/dense/s1").exists() && !lab.path("runs/arms/study.json").exists());
 
     let ran = lab.succeed(&["study", "arms.toml", "--seeds", "1"]);
