@@ -220,7 +220,8 @@ fn wait_for(child: &mut Child) -> Option<i32> {
 #[cfg(unix)]
 #[test]
 fn a_stopped_study_goes_on_by_the_same_command_as_if_never_stopped() {
-    let study = STUDY.replace("ppo.clip=0.2\"", "ppo.clip=0.2\", \"run.total_steps=19200\", \"run.checkpoint_every=200\"");
+    let study = STUDY
+        .replace("ppo.clip=0.2\"", "ppo.clip=0.2\", \"run.total_steps=19200\", \"run.checkpoint_every=200\"");
     let lab = Lab::new(&study);
     let mut child = lab
         .command(&["study", "arms.toml", "--seeds", "1", "--jobs", "1"])
