@@ -28,8 +28,8 @@ pub struct LadderConfig {
     /// reversible. Range 1 and up. Default 50.
     #[schemars(range(min = 1))]
     pub recovery: u64,
-    /// Iterations after a step whose verdicts do not count, so that the step can show its effect. Range
-    /// 0 and up; 0 counts from the first. Default 10.
+    /// Time after a step in which verdicts do not count, so that the step can show its effect, in
+    /// iterations. Range 0 and up; 0 counts from the first. Default 10.
     #[schemars(range(min = 0))]
     pub cooldown: u64,
     /// The rung below which the ladder does not go by itself, a name. Range start to "v2-routing".

@@ -54,8 +54,8 @@ pub struct GatConfig {
     pub edge_dropout: f32,
     /// What attention scores are divided by before the softmax: 1, or a learned number per layer and head.
     pub attention_temperature: AttentionTemperature,
-    /// Longest node vector (L2 norm) that a layer hands on; longer ones are scaled to this length.
-    /// At least 0; 0 switches it off, the default.
+    /// Longest node vector (L2 norm, dimensionless) that a layer hands on; longer ones are scaled to this
+    /// length. At least 0; 0 switches it off, the default.
     #[schemars(range(min = 0.0, max = 1e6))]
     pub node_norm_clip: f32,
 }

@@ -3,11 +3,12 @@
 use gatefold_curriculum::{CurriculumConfig, FixedRouting, LadderConfig, RoutingChoice, Schedule};
 use gatefold_monitor::MonitorConfig;
 use gatefold_optim::OptimizerConfig;
-use gatefold_policy::{Architecture, PolicyConfig};
+use gatefold_policy::PolicyConfig;
 use gatefold_ppo::{LossConfig, PpoConfig, RewardConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::agreement;
 use crate::presets::Preset;
 
 /// One experiment, resolved: what `train` runs and what a run directory keeps as `config.toml`.
@@ -181,14 +182,7 @@ impl ExperimentConfig {
         self.curriculum.validate().map_err(|e| e.to_string())?;
         self.monitors.validate().map_err(|e| e.to_string())?;
         self.ladder.validate().map_err(|e| e.to_string())?;
-        let experts = self.policy.experts.len();
-        if self.policy.architecture == Architecture::Routed && experts > 1 && self.routes_densely() {
-            return Err(format!(
-                "[curriculum] routing = \"dense\": means one expert, policy.experts names {experts}; name one, or set \
-                 policy.architecture = \"mlp-gat\" or another routing"
-            ));
-        }
-        Ok(())
+        agreement::check(self)
     }
 
     /// Whether the router's logits decide at some time of the run: not for the controls of studies.
@@ -206,7 +200,8 @@ impl ExperimentConfig {
         }
     }
 
-    fn routes_densely(&self) -> bool {
+    /// Whether some phase asks for one expert.
+    pub(crate) fn routes_densely(&self) -> bool {
         let curriculum = &self.curriculum;
         match (curriculum.routing, curriculum.schedule) {
             (RoutingChoice::Dense, _) => true,

@@ -28,24 +28,28 @@ pub(crate) fn also_at_fault(reason: &str, about: &str, given: &Table) -> Option<
         .cloned()
 }
 
-/// Fails if `given` asks for a routing, other than the `defaults` do, where no router could follow.
+/// Fails if `given` asks for a routing, other than the `defaults` do, where no router would follow.
 pub(crate) fn check_routed(config: &ExperimentConfig, given: &Table, defaults: &Table) -> Result<(), String> {
+    let (mut followed, mut remedy) = ("dense", "\"routed\" and name two or more experts");
     let because = match config.policy.architecture {
+        Architecture::V2 if config.policy.has_router() => {
+            (followed, remedy) = ("gumbel", "\"routed\"");
+            "policy.architecture = \"v2\" routes by Gumbel in every phase"
+        }
         Architecture::Mlp => "policy.architecture = \"mlp\" has no router",
         Architecture::MlpGat => "policy.architecture = \"mlp-gat\" has no router",
         _ if config.policy.experts.len() == 1 => "policy.experts names one, which needs no router",
         _ => return Ok(()),
     };
-    let dense = Value::from("dense");
-    if lookup(given, "curriculum.routing") == Some(&dense) {
+    let followed = Value::from(followed);
+    if lookup(given, "curriculum.routing") == Some(&followed) {
         return Ok(());
     }
     for (key, value) in leaves(given) {
         let asks = key.starts_with("curriculum.") && key.ends_with(".routing");
-        if asks && value != dense && lookup(defaults, &key) != Some(&value) {
+        if asks && value != followed && lookup(defaults, &key) != Some(&value) {
             return Err(format!(
-                "{key} = {value}: {because}; leave {key} out, or set policy.architecture = \"routed\" and name \
-                 two or more experts"
+                "{key} = {value}: {because}; leave {key} out, or set policy.architecture = {remedy}"
             ));
         }
     }

@@ -18,6 +18,7 @@ use gatefold_policy::{ActorCritic, Observation};
 use gatefold_ppo::losses::{SELECTION_BIAS_STEP, update_selection_bias};
 use gatefold_ppo::{Batch, Rollout, RolloutError, UpdateError, Updated};
 
+use crate::agreement::warnings;
 use crate::assembly::{Parts, on_device, on_threads};
 use crate::checkpoint::{self, CheckpointStore, CheckpointWriter, Found, Header, Saved, Snapshot};
 use crate::dump::{Dump, write_dump};
@@ -254,10 +255,8 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             device: self.options.device.name(),
             threads: self.options.threads,
         });
-        if self.parts.policy().num_experts() > 1 && self.parts.learner.spec.num_actions() <= 2 {
-            let text =
-                "losses/diversity is off: with two actions any two experts' centred logits are collinear";
-            reporter.event(&Event::Warning(text.to_string()));
+        for text in warnings(self.config, &self.parts.learner.spec) {
+            reporter.event(&Event::Warning(text));
         }
         if self.counters.iteration == 0 {
             let start = self.parts.shape_of_rung(&[]);

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use gatefold_env::{EnvEntry, EnvSpec};
-use gatefold_policy::Architecture;
+use gatefold_policy::{Architecture, PolicyConfig};
 
 use crate::assembly::build_envs;
 use crate::config::ExperimentConfig;
@@ -91,9 +91,9 @@ fn rollout(config: &ExperimentConfig, spec: &EnvSpec) -> Part {
     /// Action, log-probability, two values, raw and scaled reward, advantage, return.
     const NUMBERS: f64 = 8.0;
     let steps = (config.ppo.num_steps * config.run.num_envs) as f64;
-    let gates =
-        if config.policy.architecture == Architecture::Routed { config.policy.experts.len() } else { 0 };
-    let observation = SINGLE * (spec.num_features + spec.num_nodes()) as f64 + spec.num_actions() as f64;
+    let gates = if config.policy.has_router() { config.policy.experts.len() } else { 0 };
+    let read = spec.num_features + spec.num_nodes() * (1 + spec.node_features);
+    let observation = SINGLE * read as f64 + spec.num_actions() as f64;
     let bytes =
         (steps + config.run.num_envs as f64) * observation + steps * SINGLE * (NUMBERS + gates as f64);
     Part { name: "the rollout".to_string(), keys: "run.num_envs, ppo.num_steps".to_string(), bytes }
@@ -106,34 +106,52 @@ fn modules(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Module> {
     let (actions, experts) = (spec.num_actions() as f64, policy.experts.len() as f64);
     let graph = spec.graph.as_ref().filter(|_| policy.architecture != Architecture::Mlp);
     let hidden = policy.gat.hidden as f64;
-    let joined = width + if graph.is_some() { hidden } else { 0.0 };
+    let graph_width = if graph.is_some() { hidden } else { 0.0 };
+    let joined = width + graph_width;
 
+    let critics = if policy.twin_critics { 2.0 } else { 1.0 };
     let mut modules = vec![Module {
         name: "trunks",
         keys: "policy.trunk",
-        params: 2.0 * mlp(spec.num_features as f64, &policy.trunk) + joined + 1.0,
-        per_row: 2.0 * sum(&policy.trunk),
+        params: (1.0 + critics) * mlp(spec.num_features as f64, &policy.trunk) + critics * (joined + 1.0),
+        per_row: (1.0 + critics) * sum(&policy.trunk),
     }];
     if let Some(graph) = graph {
         let (nodes, edges) = (graph.num_nodes() as f64, graph.csr().num_edges() as f64);
         let (layers, heads) = (policy.gat.layers as f64, policy.gat.heads as f64);
-        // The enum of the choice is a crate below the policy's; its name in a file will do.
         let full_width = serde_json::json!(policy.gat.combine) == "average";
         let projected = if full_width { heads * hidden } else { hidden };
-        let layer =
-            hidden * projected + 2.0 * projected + 2.0 * hidden + graph.relations().len() as f64 * heads;
+        let relations = graph.relations().len() as f64 + f64::from(u8::from(learned(policy)));
+        let layer = hidden * projected + 2.0 * projected + 2.0 * hidden + relations * heads;
+        let readout = graph.readout_nodes().len() as f64;
         modules.push(Module {
             name: "graph encoder",
             keys: "policy.gat.hidden, policy.gat.layers, policy.gat.heads",
-            params: (graph.kinds().len() as f64 + nodes + 1.0) * hidden
+            params: (graph.kinds().len() + spec.node_features + 1) as f64 * hidden
+                + nodes * hidden
                 + layers * layer
                 + hidden * (hidden + 2.0),
             // The last layer computes the readout's rows alone.
-            per_row: ((layers - 1.0) * nodes + graph.readout_nodes().len() as f64) * (hidden + projected)
-                + layers * edges * heads,
+            per_row: ((layers - 1.0) * nodes + readout) * (hidden + projected) + layers * edges * heads,
         });
+        if policy.cross_attention {
+            modules.push(Module {
+                name: "cross-attention",
+                keys: "policy.cross_attention, policy.gat.hidden",
+                params: 4.0 * (hidden * hidden + hidden),
+                per_row: 2.0 * readout * hidden + 3.0 * hidden,
+            });
+        }
+        if policy.next_operator {
+            modules.push(Module {
+                name: "prediction of operators",
+                keys: "policy.next_operator, policy.gat.hidden",
+                params: (hidden + 1.0) * readout,
+                per_row: readout,
+            });
+        }
     }
-    if policy.architecture != Architecture::Routed {
+    if !policy.has_experts() {
         let (params, per_row) = (joined * actions + actions, actions);
         modules.push(Module { name: "action head", keys: "policy.trunk", params, per_row });
         return modules;
@@ -141,14 +159,17 @@ fn modules(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Module> {
     if policy.experts.len() > 1 {
         let widths = [&policy.router_hidden[..], &[policy.experts.len()]].concat();
         let norms = 2.0 * sum(&policy.router_hidden);
+        let reads_observation = policy.architecture == Architecture::V2;
+        let read = if reads_observation { spec.num_features as f64 + graph_width } else { joined };
         modules.push(Module {
             name: "router",
             keys: "policy.router_hidden",
-            params: mlp(joined, &widths) + norms,
+            params: mlp(read, &widths) + norms,
             per_row: 2.0 * sum(&widths),
         });
     }
     let widths = [&policy.expert_hidden[..], &[spec.num_actions()]].concat();
+    let experts = experts + f64::from(u8::from(policy.shared_expert));
     modules.push(Module {
         name: "experts",
         keys: "policy.expert_hidden, policy.experts",
@@ -156,6 +177,12 @@ fn modules(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Module> {
         per_row: experts * sum(&widths),
     });
     modules
+}
+
+/// Whether heads have a learned temperature. The enum of the choice is a crate below the policy's; its
+/// name in a file will do.
+fn learned(policy: &PolicyConfig) -> bool {
+    serde_json::json!(policy.gat.attention_temperature) == "learned"
 }
 
 /// Weights and biases from `input` through layers of `widths`.
@@ -215,7 +242,7 @@ mod tests {
 
     use burn::backend::Flex;
     use gatefold_env::{Purpose, stream};
-    use gatefold_gat::Heads;
+    use gatefold_gat::{AttentionTemperature, Heads};
     use gatefold_graph::TypedGraph;
     use gatefold_policy::ActorCritic;
 
@@ -241,15 +268,30 @@ mod tests {
 
     #[test]
     fn the_parameters_foreseen_are_those_that_are_built() {
-        let architecture = |architecture| changed(|config| config.policy.architecture = architecture);
+        let changed = |change: fn(&mut ExperimentConfig)| {
+            let mut config = changed(|config| {
+                let policy = &mut config.policy;
+                (policy.trunk, policy.router_hidden) = (vec![12, 10], vec![9, 7]);
+                (policy.expert_hidden, policy.gat.hidden) = (vec![11, 13], 8);
+            });
+            change(&mut config);
+            config
+        };
         let cases = [
             (changed(|_| ()), 6),
             (changed(|_| ()), 0),
             (changed(|config| config.policy.experts.truncate(1)), 6),
             (changed(|config| config.policy.gat.combine = Heads::Average), 6),
             (changed(|config| config.policy.trunk = vec![300, 20]), 6),
-            (architecture(Architecture::Mlp), 6),
-            (architecture(Architecture::MlpGat), 6),
+            (changed(|config| config.policy.shared_expert = true), 6),
+            (changed(|config| config.policy.twin_critics = true), 6),
+            (changed(|config| config.policy.cross_attention = true), 6),
+            (changed(|config| config.policy.next_operator = true), 6),
+            (changed(|config| config.policy.gat.attention_temperature = AttentionTemperature::Learned), 6),
+            (changed(|config| config.policy.architecture = Architecture::V2), 6),
+            (changed(|config| config.policy.architecture = Architecture::V2), 0),
+            (changed(|config| config.policy.architecture = Architecture::Mlp), 6),
+            (changed(|config| config.policy.architecture = Architecture::MlpGat), 6),
         ];
         for (config, nodes) in cases {
             let mut rng = stream(1, Purpose::Initialisation, 0);
@@ -258,7 +300,7 @@ mod tests {
                     .unwrap();
             let built = gatefold_optim::count(&policy) as f64;
             let foreseen: f64 = modules(&config, &spec(nodes)).iter().map(|module| module.params).sum();
-            assert!((foreseen / built - 1.0).abs() < 0.02, "{foreseen} of {built}: {:?}", config.policy);
+            assert_eq!(foreseen, built, "{:?}", config.policy);
         }
     }
 

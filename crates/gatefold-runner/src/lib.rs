@@ -4,6 +4,7 @@
 //! folder a run writes into, [`checkpoint::CheckpointStore`] saves and finds states as transactions,
 //! and [`events::Reporter`] is told what happens. Nothing here prints.
 
+mod agreement;
 mod assembly;
 mod bench;
 #[cfg(feature = "chaos")]

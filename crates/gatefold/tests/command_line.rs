@@ -116,7 +116,7 @@ fn numbers_that_cannot_be_are_told_with_what_could() {
 
 #[test]
 fn keys_that_do_not_go_together_are_both_named_and_the_one_that_was_set_is_blamed() {
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 11] = [
         (
             &["policy.gat.heads=5"],
             &[
@@ -138,6 +138,26 @@ fn keys_that_do_not_go_together_are_both_named_and_the_one_that_was_set_is_blame
         (
             &["preset=cleanrl", "curriculum.constant.routing=softmax"],
             &["curriculum.constant.routing = \"softmax\"", "policy.architecture = \"mlp\""],
+        ),
+        (
+            &["preset=cleanrl", "policy.twin_critics=true"],
+            &["command line: policy.twin_critics = true: does not go with", "value_clip = 0.2"],
+        ),
+        (
+            &["policy.architecture=v2", "curriculum.fine_tune.routing=top-k"],
+            &["curriculum.fine_tune.routing = \"top-k\"", "policy.architecture = \"v2\" routes by Gumbel"],
+        ),
+        (
+            &["policy.architecture=v2", "curriculum.routing=softmax"],
+            &["[curriculum] routing = \"softmax\": does not go with policy.architecture = \"v2\""],
+        ),
+        (
+            &["losses.load_balance=bias"],
+            &["command line: [losses] load_balance = \"bias\": needs curriculum.routing = \"top-k\""],
+        ),
+        (
+            &["curriculum.optional.next_operator=0.1"],
+            &["optional.next_operator = 0.1: needs policy.next_operator = true"],
         ),
     ];
     for (arguments, expected) in cases {
@@ -231,7 +251,7 @@ fn the_printed_defaults_are_a_file_that_can_be_checked() {
 }
 
 /// Units of numbers, as documentation writes them behind "in", "per" or "number of".
-const UNITS: [&str; 19] = [
+const UNITS: [&str; 20] = [
     "`unit`",
     "actions",
     "attention layers",
@@ -248,6 +268,7 @@ const UNITS: [&str; 19] = [
     "optimizer step",
     "passes",
     "rows",
+    "squared units",
     "steps",
     "units",
     "units of raw reward",
@@ -264,7 +285,8 @@ fn says_its_unit(about: &str, accepts: &str) -> bool {
     }
     let named =
         |unit: &str| ["in", "per", "number of"].iter().any(|word| about.contains(&format!("{word} {unit}")));
-    about.contains("dimensionless") || UNITS.iter().any(|unit| named(unit))
+    let ratio = ["dimensionless", "probability", "share of", "a share", "as a fraction of"];
+    ratio.iter().any(|word| about.contains(word)) || UNITS.iter().any(|unit| named(unit))
 }
 
 #[test]
@@ -290,6 +312,9 @@ fn every_key_says_what_it_is_what_it_accepts_and_in_which_unit() {
     assert!(keys > 90, "{keys} keys");
     assert!(mute.is_empty(), "{}", mute.join("\n"));
     assert!(!says_its_unit("Steps of an episode.", "a whole number of at least 1"), "the rule can be broken");
+    assert!(["v2", "routed"].iter().all(|name| text.contains(name)), "choices are listed by name");
+    let sections = ["[policy.gat]", "[curriculum.optional]", "[monitors]", "[ladder]"];
+    sections.iter().for_each(|section| assert!(text.contains(section), "no {section}"));
 }
 
 #[test]

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct MonitorConfig {
     /// Whether the run is judged. True or false; default true. False: no verdicts and nothing is unhealthy.
     pub enabled: bool,
-    /// Iterations at the start, and after a return to a snapshot, that are not judged. Range 0 to 1000;
-    /// default 5.
+    /// Time at the start, and after a return to a snapshot, that is not judged, in iterations. Range 0 to
+    /// 1000; default 5.
     #[schemars(range(min = 0, max = 1000))]
     pub grace: usize,
     /// Window in iterations of what goes wrong fast: gradients, KL, actions, rewards. Range 2 to 100;
@@ -58,7 +58,7 @@ pub struct MonitorConfig {
     /// units of the even share 1/K. Range 0 to 1; default 0.05.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub dead_share: f64,
-    /// Iterations without use after which an expert is reported. Range 1 upwards; default 50.
+    /// Time without use after which an expert is reported, in iterations. Range 1 upwards; default 50.
     #[schemars(range(min = 1))]
     pub dead_after: u64,
     /// Mean change of routing probabilities per iteration below which the router is frozen, although the
@@ -70,12 +70,12 @@ pub struct MonitorConfig {
     /// return scale. Dimensionless, range 0 to grad_norm_alarm; default 5.
     #[schemars(range(min = 0.0))]
     pub grad_norm_warning: f64,
-    /// Gradient norm before clipping above which training is unstable; units as above. Range
-    /// grad_norm_warning upwards; default 10.
+    /// Gradient norm before clipping above which training is unstable; dimensionless, as above.
+    /// Range grad_norm_warning upwards; default 10.
     #[schemars(range(min = 0.0))]
     pub grad_norm_alarm: f64,
-    /// Gradient norm of a single tensor that is an alarm, named; units as above. Range 0 upwards; default
-    /// 100.
+    /// Gradient norm of a single tensor that is an alarm, named; dimensionless, as above. Range 0 upwards;
+    /// default 100.
     #[schemars(range(min = 0.0))]
     pub tensor_norm_alarm: f64,
     /// Share of clipped optimizer steps above which clipping sets the step size; for information. Range 0
@@ -83,8 +83,8 @@ pub struct MonitorConfig {
     #[schemars(range(min = 0.0, max = 1.0))]
     pub clipped_fraction: f64,
 
-    /// Mean cosine distance between nodes below which attention may have smoothed them over. Range 0 to 2;
-    /// default 0.05.
+    /// Mean cosine distance between nodes below which attention may have smoothed them over, dimensionless.
+    /// Range 0 to 2; default 0.05.
     #[schemars(range(min = 0.0, max = 2.0))]
     pub smoothness_floor: f64,
     /// Fraction of the run's own early node distance below which, together with the floor, it is
