@@ -1,41 +1,40 @@
 //! THE loop: one experiment from its first step, or from a checkpoint, to its last.
 
+mod account;
 mod by_hand;
+mod health;
+mod saving;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::module::AutodiffModule;
-use burn::tensor::Tensor;
-use gatefold_curriculum::{Health, LadderStep, Plan, StepBy};
+use gatefold_curriculum::Plan;
 use gatefold_env::{EnvEntry, Purpose, stream};
-use gatefold_monitor::{
-    Episode, EpisodeWindow, Happening, Metrics, RunEvent, Situation, names, plan_metrics,
-};
+use gatefold_monitor::{EpisodeWindow, Metrics, RunEvent, names, plan_metrics};
 use gatefold_ops::{OpsAutodiffBackend, probe};
-use gatefold_optim::{self as optim, NamedTensor};
-use gatefold_policy::{ActorCritic, Observation};
+use gatefold_optim::{self as optim};
+use gatefold_policy::ActorCritic;
 use gatefold_ppo::losses::{SELECTION_BIAS_STEP, update_selection_bias};
 use gatefold_ppo::{Batch, Rollout, RolloutError, UpdateError, Updated};
 
 use crate::agreement::warnings;
 use crate::assembly::{Parts, on_device, on_threads};
-use crate::checkpoint::{self, CheckpointStore, CheckpointWriter, Found, Header, Saved, Snapshot};
+use crate::checkpoint::{CheckpointStore, CheckpointWriter};
 use crate::dump::{Dump, write_dump};
 use crate::evaluate::{Player, evaluate_policy, pick};
-use crate::events::{Evaluation, Event, Progress, Reporter};
+use crate::events::{Evaluation, Event, Reporter};
 use crate::footprint::refuse_too_large;
 use crate::guard::{Guard, MOST_ATTEMPTS};
-use crate::learned::{Learned, Parked};
+use crate::learned::Learned;
 use crate::logs::Logs;
-use crate::report::{
-    Clock, Pace, attention_metrics, evaluation_metrics, gate_metrics, reward_metrics, router_metrics, to_host,
-};
+use crate::report::{Clock, Pace, evaluation_metrics, router_metrics, to_host};
 use crate::run_dir::{RunDir, read_config};
-use crate::state::{Counters, RunState, Target};
-use crate::{ExperimentConfig, RunError, RunOptions, Stop, Summary, check_resumable, config_hash, layers};
+use crate::state::{Counters, Target};
+use crate::{ExperimentConfig, RunError, RunOptions, Stop, Summary};
 
 pub use by_hand::{RungChange, apply_rung};
+pub(crate) use saving::restore;
 
 /// Trains one experiment in a new run directory.
 ///
@@ -75,74 +74,6 @@ pub fn resume(
             experiment.run(reporter)
         })
     })
-}
-
-/// Prefix of the tensors of the last healthy state in a checkpoint whose own state is not.
-const HEALTHY: &str = "healthy:";
-
-/// Prefix of the `i`th tensors that the ladder took from the policy.
-fn parked(i: usize) -> String {
-    format!("parked{i}:")
-}
-
-/// Rows of a rollout on which the router's movement is measured.
-const PROBE_ROWS: usize = 64;
-
-fn with_prefix(prefix: &str, tensors: impl IntoIterator<Item = NamedTensor>) -> Vec<NamedTensor> {
-    let named = |t: NamedTensor| NamedTensor { path: format!("{prefix}{}", t.path), ..t };
-    tensors.into_iter().map(named).collect()
-}
-
-/// The tensors that have a prefix, without it; with an empty prefix those that have none.
-fn without_prefix(prefix: &str, tensors: &[NamedTensor]) -> Vec<NamedTensor> {
-    let own = |t: &&NamedTensor| !prefix.is_empty() || !t.path.contains(':');
-    let stripped = |t: &NamedTensor| {
-        t.path.strip_prefix(prefix).map(|path| NamedTensor { path: path.to_string(), ..t.clone() })
-    };
-    tensors.iter().filter(own).filter_map(stripped).collect()
-}
-
-/// Puts a checkpoint's parameters, moments and running state into freshly built parts.
-///
-/// Returns the running state and the last healthy learned state.
-pub(crate) fn restore<B: OpsAutodiffBackend>(
-    parts: &mut Parts<B>,
-    found: &Found,
-    device: &B::Device,
-) -> Result<(RunState, Learned<B>), RunError> {
-    let damaged = |reason: String| RunError::Damaged { path: found.path.clone(), reason };
-    let snapshot = &found.snapshot;
-    let state: RunState = snapshot.state().map_err(damaged)?;
-    parts.ladder.restore(state.ladder.clone());
-    let learned = |parts: &Parts<B>, prefix: &str, rest: &crate::learned::LearnedState| {
-        let (policy, mut optimizer) = parts.build(&rest.shape, device)?;
-        let policy = optim::import::<B, _>(policy, &without_prefix(prefix, &snapshot.policy));
-        let policy = policy.map_err(|e| damaged(format!("policy: {e}")))?;
-        let moments = without_prefix(prefix, &snapshot.optimizer);
-        optimizer.import(&moments).map_err(|e| damaged(format!("optimizer: {e}")))?;
-        Ok::<_, RunError>(Learned { policy, optimizer, rest: rest.clone() })
-    };
-    let present = learned(parts, "", &state.learned)?;
-    let healthy = match &state.healthy {
-        Some(rest) => learned(parts, HEALTHY, rest)?,
-        None => present.clone(),
-    };
-    parts.collector.load(state.envs.as_deref(), None)?;
-    parts.put_back(&present);
-    let taken = state.parked.iter().enumerate().map(|(i, from)| Parked {
-        from: from.clone(),
-        tensors: without_prefix(&parked(i), &snapshot.policy),
-    });
-    parts.parked = taken.collect();
-    parts.curriculum.restore(state.curriculum.clone());
-    parts.monitors.restore(state.monitors.clone());
-    Ok((state, healthy))
-}
-
-fn report_saved(saved: Option<Saved>, reporter: &mut dyn Reporter) {
-    if let Some(Saved { path, step }) = saved {
-        reporter.event(&Event::CheckpointSaved { path, step, best: false });
-    }
 }
 
 struct Experiment<'a, B: OpsAutodiffBackend> {
@@ -194,50 +125,6 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             window: EpisodeWindow::default(),
             clock: Clock::start(),
         })
-    }
-
-    /// Returns to the newest whole checkpoint of the run directory.
-    fn go_back(&mut self, reporter: &mut dyn Reporter) -> Result<(), RunError> {
-        if checkpoint::list(&self.run_dir.checkpoints())?.is_empty() {
-            let text = "this run was stopped before its first checkpoint: it starts from the beginning";
-            reporter.event(&Event::Warning(text.to_string()));
-            return Ok(());
-        }
-        let found = self.writer.store().latest()?;
-        let header = &found.snapshot.header;
-        let name = found.path.join("config.toml").display().to_string();
-        let saved = layers::resolve(&name, &found.snapshot.config, &[], self.entries)?;
-        check_resumable(&found.path, &saved, self.config)?;
-        let (state, healthy) = restore(&mut self.parts, &found, &self.device)?;
-        let mut warnings = found.warnings.clone();
-        if self.config.run.total_steps < state.counters.env_steps {
-            warnings.push(format!(
-                "run.total_steps = {}: this run already stands at {} steps; give more to go on",
-                self.config.run.total_steps, state.counters.env_steps
-            ));
-        }
-        warnings.extend(self.writer.store().rewind(header.env_steps)?);
-        if header.simd_level != gatefold_ops::simd_level() {
-            warnings.push(format!(
-                "this run was computed with SIMD level {}, this machine has {}: it goes on, but not bit for bit",
-                header.simd_level,
-                gatefold_ops::simd_level()
-            ));
-        }
-        warnings.into_iter().for_each(|warning| reporter.event(&Event::Warning(warning)));
-        self.counters = state.counters;
-        self.healthy = healthy;
-        self.guard = state.guard;
-        self.usage = state.usage;
-        self.window = state.window;
-        // What was reached counts only for the target it was reached for.
-        let same_target = saved.run.target_return == self.config.run.target_return;
-        self.target = Target::new(self.config.run.target_return, state.reached.filter(|_| same_target));
-        self.clock.go_on(header.wall_s, header.seconds_to_target.filter(|_| same_target));
-        if let Some(return_mean) = header.eval_return_mean {
-            self.keep_best(return_mean, reporter)?; // in case the run was stopped before it could
-        }
-        self.run_dir.write_config(self.config, self.options)
     }
 
     /// Runs to the last step, to the target if the run stops there, or to a signal.
@@ -431,263 +318,8 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         )
     }
 
-    /// How experts were used, attention was spread and steps were rewarded.
-    fn look_at(&mut self, rollout: &Rollout) -> Metrics {
-        let policy = self.parts.policy().valid();
-        let mut metrics = gate_metrics(&self.parts.learner.experts, rollout);
-        if self.parts.shape.kept.is_none() {
-            let experts = self.parts.learner.experts.iter();
-            self.usage = experts.filter_map(|expert| metrics.get(&names::usage(expert))).collect();
-        }
-        metrics.merge(attention_metrics(&policy, &self.parts.learner.spec, rollout, &self.device));
-        metrics.merge(reward_metrics(rollout));
-        metrics
-    }
-
-    /// What the router reads at the rollout's start and how it routes that, where routing is learned.
-    fn routing_probabilities(
-        &self,
-        rollout: &Rollout,
-        plan: &Plan,
-    ) -> Option<(Tensor<B::InnerBackend, 2>, Vec<f32>)> {
-        if !plan.routing.learns() || !self.parts.policy().has_router() {
-            return None;
-        }
-        let rows = rollout.num_envs().min(PROBE_ROWS);
-        let observation =
-            Observation::new(&self.parts.learner.spec, rollout.observations.pick(0..rows), &self.device);
-        let policy = self.parts.policy().valid();
-        let read = policy.read_by_router(&observation)?;
-        let probabilities = policy.routing_probabilities(read.clone(), plan.temperature)?;
-        Some((read, to_host(probabilities)))
-    }
-
-    /// How often each expert was selected, where selection is balanced by bias.
-    fn selection_load(&self, rollout: &Rollout) -> Option<Vec<f64>> {
-        let num_experts = self.parts.selection_bias.len();
-        if num_experts == 0 || rollout.drawn.is_empty() {
-            return None;
-        }
-        let mut load = vec![0.0; num_experts];
-        for row in rollout.drawn.chunks_exact(num_experts) {
-            load.iter_mut().zip(row).for_each(|(sum, &selected)| *sum += f64::from(selected));
-        }
-        Some(load)
-    }
-
-    /// A statistic that is not finite, before anything is scaled by it.
-    fn bad_normaliser(&self) -> Option<&'static str> {
-        if !self.parts.rewards.is_finite() {
-            return Some("the standard deviation of rewards");
-        }
-        let scaling = self.parts.collector.scaling();
-        scaling.is_some_and(|scaling| !scaling.is_finite()).then_some("a statistic of the observations")
-    }
-
-    /// Judges the iteration; a healthy one is where the guard and the ladder return to.
-    fn judge(
-        &mut self,
-        plan: &Plan,
-        metrics: &mut Metrics,
-        largest_tensor: Option<&str>,
-    ) -> Result<(), RunError> {
-        let situation = Situation {
-            iteration: self.counters.iteration,
-            env_step: self.counters.env_steps,
-            phase: plan.phase,
-            routing: plan.routing,
-            temperature: plan.temperature,
-            experts: &self.parts.learner.experts,
-            target_return: self.config.run.target_return,
-            largest_tensor,
-        };
-        let judgement = self.parts.monitors.judge(&situation, metrics);
-        let health =
-            if judgement.is_healthy() { Health::healthy() } else { Health::unhealthy(judgement.evidence()) };
-        metrics.merge(judgement.metrics);
-        self.happened.extend(judgement.events);
-        let held = |parts: &Parts<B>| parts.curriculum.held().cloned();
-        let before = held(&self.parts);
-        self.parts.curriculum.observe(&health);
-        if let Some(now) = held(&self.parts).filter(|_| before.is_none()) {
-            self.note(Happening::PhaseHeld { phase: now.phase, evidence: now.evidence });
-        }
-        if health.healthy {
-            self.healthy = self.parts.learned(self.counters.moment());
-        }
-        if let Some(step) = self.parts.ladder.observe(self.counters.moment(), &health) {
-            self.take_step(step)?;
-        }
-        metrics.set(names::LADDER_RUNG, self.parts.ladder.rung().index() as f64);
-        metrics.merge(self.guard.metrics());
-        Ok(())
-    }
-
-    /// Performs a step of the ladder: down from the last healthy state, up from the present one.
-    fn take_step(&mut self, step: LadderStep) -> Result<(), RunError> {
-        if matches!(step.by, StepBy::Monitors | StepBy::Guard) {
-            self.parts.put_back(&self.healthy);
-            let (to_env_step, evidence) = (self.healthy.rest.env_step, step.evidence.clone());
-            self.note(Happening::RolledBack { to_env_step, evidence });
-        }
-        let shape = self.parts.shape_of_rung(&self.usage);
-        self.parts.reshape(shape, &self.device)?;
-        self.parts.monitors.start_windows_anew();
-        self.healthy = self.parts.learned(self.counters.moment());
-        self.note(Happening::LadderStep {
-            from: step.from.to_string(),
-            to: step.to.to_string(),
-            by: step.by.to_string(),
-            evidence: step.evidence,
-        });
-        Ok(())
-    }
-
-    /// Throws away what this iteration learned and returns to the last healthy state.
-    fn discard(&mut self, evidence: String, dump: Option<PathBuf>) -> Result<Metrics, RunError> {
-        self.counters.iteration += 1;
-        self.guard.events += 1 + u64::from(dump.is_some());
-        self.guard.discarded += 1;
-        self.guard.attempts += 1;
-        self.parts.put_back(&self.healthy);
-        self.parts.monitors.start_windows_anew();
-        let attempt = self.guard.attempts;
-        self.note(Happening::UpdateDiscarded { evidence: evidence.clone(), attempt });
-        if let Some(dump) = dump {
-            let path = dump.strip_prefix(self.run_dir.path()).unwrap_or(&dump).display().to_string();
-            self.note(Happening::DumpWritten { path });
-        }
-        if attempt >= MOST_ATTEMPTS {
-            let grounds = format!("{attempt} discarded updates in a row, the last: {evidence}");
-            match self.parts.ladder.step_down(self.counters.moment(), &grounds) {
-                Some(step) => {
-                    self.guard.attempts = 0;
-                    self.take_step(step)?;
-                }
-                None => return Err(self.misfortune(grounds)),
-            }
-        }
-        let mut metrics = self.guard.metrics();
-        metrics.set(names::LADDER_RUNG, self.parts.ladder.rung().index() as f64);
-        metrics.set(names::TIME_ITERATION, self.counters.iteration as f64);
-        metrics.set(names::TIME_ENV_STEPS, self.counters.env_steps as f64);
-        Ok(metrics)
-    }
-
-    fn note(&mut self, what: Happening) {
-        let (iteration, env_step) = (self.counters.iteration, self.counters.env_steps);
-        self.happened.push(RunEvent { iteration, env_step, what });
-    }
-
-    /// Passes on what happened.
-    fn tell(&mut self, log: &mut Logs, reporter: &mut dyn Reporter) -> Result<(), RunError> {
-        for event in self.happened.drain(..) {
-            log.events.write(&event)?;
-            reporter.event(&Event::Happened(event));
-        }
-        Ok(())
-    }
-
-    fn time(&self, metrics: &mut Metrics, begun: Instant, collected: std::time::Duration) {
-        metrics.set(names::TIME_ITERATION, self.counters.iteration as f64);
-        metrics.set(names::TIME_ENV_STEPS, self.counters.env_steps as f64);
-        metrics.set(names::TIME_ROLLOUT, collected.as_secs_f64());
-        metrics.set(names::TIME_UPDATE, (begun.elapsed() - collected).as_secs_f64());
-    }
-
-    /// Counts the rollout's steps and episodes, in time order.
-    fn take_in(&mut self, rollout: &Rollout) -> Metrics {
-        let envs = rollout.num_envs() as u64;
-        let mut episodes = rollout.episodes.iter();
-        for ends in rollout.ends.rows() {
-            self.counters.env_steps += envs;
-            for _ in ends.iter().flatten() {
-                let episode = episodes.next().expect("every end finishes an episode");
-                self.window.push(Episode {
-                    total_return: episode.episode_return,
-                    score: episode.score,
-                    length: u64::from(episode.length),
-                });
-                self.target.observe(&self.window, self.counters.env_steps);
-            }
-        }
-        if self.target.reached().is_some() {
-            self.clock.note_target();
-        }
-        let mut metrics = self.window.metrics();
-        let value_mean = rollout.values.mean().expect("a rollout has steps");
-        metrics.set(names::ROLLOUT_VALUE_MEAN, f64::from(value_mean));
-        metrics
-    }
-
     fn done_at_target(&self) -> bool {
         self.config.run.stop_at_target && self.target.reached().is_some()
-    }
-
-    /// A run that cannot go on, and what to do about it.
-    fn misfortune(&self, what: String) -> RunError {
-        RunError::Stopped(format!(
-            "environment `{}`, iteration {}: {what}. The last healthy state is saved in {}; `gatefold explain` tells \
-             what led here. Go on with `resume --rung <rung>`, or start a new run with a lower curriculum.lr_scale, \
-             smaller coefficients or another seed",
-            self.config.env.name,
-            self.counters.iteration,
-            self.run_dir.checkpoints().display()
-        ))
-    }
-
-    /// Begins to save the state; `evaluation` is the one of this very state, if there was one.
-    fn save(
-        &mut self,
-        evaluation: Option<&Evaluation>,
-        log: &Logs,
-        reporter: &mut dyn Reporter,
-    ) -> Result<(), RunError> {
-        let present = self.parts.learned(self.counters.moment()).rest;
-        let healthy = (self.healthy.rest != present).then(|| self.healthy.clone());
-        let state = RunState {
-            counters: self.counters,
-            curriculum: self.parts.curriculum.state().clone(),
-            ladder: self.parts.ladder.state().clone(),
-            monitors: self.parts.monitors.state().clone(),
-            guard: self.guard,
-            learned: present,
-            healthy: healthy.as_ref().map(|healthy| healthy.rest.clone()),
-            parked: self.parts.parked.iter().map(|parked| parked.from.clone()).collect(),
-            usage: self.usage.clone(),
-            window: self.window.clone(),
-            reached: self.target.reached(),
-            envs: self.parts.collector.save()?,
-        };
-        let mut policy = optim::export::<B, _>(self.parts.policy());
-        let mut optimizer = self.parts.optimizer.export();
-        if let Some(healthy) = &healthy {
-            policy.extend(with_prefix(HEALTHY, optim::export::<B, _>(&healthy.policy)));
-            optimizer.extend(with_prefix(HEALTHY, healthy.optimizer.export()));
-        }
-        for (i, taken) in self.parts.parked.iter().enumerate() {
-            policy.extend(with_prefix(&parked(i), taken.tensors.iter().cloned()));
-        }
-        let header = Header {
-            env_steps: self.counters.env_steps,
-            iteration: self.counters.iteration,
-            config_hash: config_hash(self.config),
-            simd_level: gatefold_ops::simd_level().to_string(),
-            revision: self.options.revision.clone(),
-            wall_s: self.clock.wall_s(),
-            seconds_to_target: self.clock.seconds_to_target(),
-            eval_return_mean: evaluation.map(|evaluation| evaluation.policy.return_mean),
-        };
-        let snapshot = Snapshot::new(header, layers::to_toml(self.config), policy, optimizer, &state);
-        let before = self.writer.save(snapshot, log.sync()?)?;
-        report_saved(before, reporter);
-        Ok(())
-    }
-
-    /// Waits until the last save is on disk.
-    fn flush(&mut self, reporter: &mut dyn Reporter) -> Result<(), RunError> {
-        report_saved(self.writer.flush()?, reporter);
-        Ok(())
     }
 
     /// Evaluates under the next iteration's plan; planning on a copy, so that looking changes nothing.
@@ -704,55 +336,5 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             device: &self.device,
         };
         evaluate_policy(&player, self.config, self.entries, beside, stop)
-    }
-
-    /// Names the checkpoint just saved the best one if its evaluation is.
-    fn keep_best(&mut self, return_mean: f64, reporter: &mut dyn Reporter) -> Result<(), RunError> {
-        self.flush(reporter)?;
-        let better = self.writer.store().best()?.is_none_or(|best| return_mean > best.return_mean);
-        if better && return_mean.is_finite() {
-            let step = self.counters.env_steps;
-            let path = self.writer.store().mark_best(step, return_mean)?;
-            reporter.event(&Event::CheckpointSaved { path, step, best: true });
-        }
-        Ok(())
-    }
-
-    fn progress(&self, plan: &Plan, metrics: &Metrics, pace: &mut Pace) -> Progress {
-        let (step, total_steps) = (self.counters.env_steps, self.config.run.total_steps);
-        let steps_per_second = pace.at(step);
-        Progress {
-            iteration: self.counters.iteration,
-            step,
-            total_steps,
-            steps_per_second,
-            phase: plan.phase.to_string(),
-            rung: self.parts.ladder.rung(),
-            alarms: metrics.get(names::MONITOR_ALARMS).unwrap_or_default() as usize,
-            temperature: plan.temperature,
-            return_mean: self.window.return_mean(),
-            score_mean: self.window.score_mean(),
-            gate_entropy: metrics.get(names::ROUTER_ENTROPY),
-            eta_s: total_steps.saturating_sub(step) as f64 / steps_per_second,
-        }
-    }
-
-    fn summary(&self, wall_s: f64, params: usize, evaluation: Option<&Evaluation>) -> Summary {
-        Summary {
-            env: self.config.env.name.clone(),
-            seed: self.config.run.seed,
-            total_steps: self.counters.env_steps,
-            wall_s,
-            steps_per_second: self.counters.env_steps as f64 / wall_s,
-            train_return_mean: self.window.return_mean(),
-            eval_return_mean: evaluation.map(|e| e.policy.return_mean),
-            eval_score_mean: evaluation.map(|e| e.policy.score_mean),
-            eval_episodes: evaluation.map_or(0, |e| e.episodes),
-            steps_to_target: self.target.reached(),
-            seconds_to_target: self.clock.seconds_to_target(),
-            params,
-            device: self.options.device.name().to_string(),
-            threads: self.options.threads,
-        }
     }
 }
