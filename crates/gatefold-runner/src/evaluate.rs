@@ -30,6 +30,7 @@ pub(crate) enum Player<'a, B: OpsBackend> {
         scaling: Option<&'a ObservationScaling>,
         pick: Pick,
         experts: &'a [String],
+        selection_bias: &'a [f32],
         device: &'a B::Device,
     },
     /// Uniform over allowed actions.
@@ -61,13 +62,17 @@ pub(crate) fn play<B: OpsBackend>(
             return Ok(None);
         }
         match player {
-            Player::Policy { policy, plan, scaling, pick, device, .. } => {
+            Player::Policy { policy, plan, scaling, pick, selection_bias, device, .. } => {
                 if let Some(scaling) = scaling {
                     scaling.apply(&mut observations.features);
                 }
                 let observation = Observation::new(&spec, observations.clone(), *device);
                 let drawn = policy.draw(plan.routing, count, rng, device);
-                let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
+                let input = RoutingInput {
+                    drawn,
+                    selection_bias: selection_bias.to_vec(),
+                    ..RoutingInput::new(plan.routing, plan.temperature)
+                };
                 let evaluation = policy.act(&observation, input);
                 if let (Some(counter), Some(gates)) = (counter.as_deref_mut(), evaluation.gates) {
                     let gates = to_host(gates.alpha);
@@ -186,6 +191,7 @@ pub fn evaluate(
                 scaling: parts.collector.scaling(),
                 pick: pick(&config),
                 experts: &parts.learner.experts,
+                selection_bias: &parts.selection_bias,
                 device: &device,
             };
             let stop = Stop::default(); // an evaluation alone has nothing to save: a signal ends it

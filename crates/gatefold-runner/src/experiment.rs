@@ -333,6 +333,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             scaling: self.parts.collector.scaling(),
             pick: pick(self.config),
             experts: &self.parts.learner.experts,
+            selection_bias: &self.parts.selection_bias,
             device: &self.device,
         };
         evaluate_policy(&player, self.config, self.entries, beside, stop)
