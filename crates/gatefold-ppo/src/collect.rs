@@ -41,10 +41,16 @@ pub enum RolloutError {
     },
 }
 
+const OBSERVATION: &str = "an observation";
+const REWARD: &str = "the reward";
+const VALUE: &str = "the critic's value";
+
 impl RolloutError {
-    /// Step within the rollout at which it ended, if numbers were the cause and not an environment.
+    /// Steps that every environment had taken when it ended, if numbers were the cause and not an
+    /// environment.
     pub fn non_finite_at(&self) -> Option<usize> {
         match *self {
+            Self::NonFinite { step, what: REWARD, .. } => Some(step + 1),
             Self::Choice { step, source: ChoiceError::NonFinite { .. } } | Self::NonFinite { step, .. } => {
                 Some(step)
             }
@@ -111,14 +117,11 @@ impl Collector {
             self.envs.reset(rollout.observations.rows_mut(0, envs))?;
             self.started = true;
         }
-        self.scale_block(&mut rollout.observations, 0, &mut scaling);
+        self.scale_block(&mut rollout.observations, 0, &mut scaling)?;
 
         let mut finals = Finals::default();
         for t in 0..steps {
             let seen = rollout.observations.pick(t * envs..(t + 1) * envs);
-            self.finite("an observation", t, &seen.features)?;
-            self.finite("a node's activation", t, &seen.activations)?;
-            self.finite("a node's feature", t, &seen.node_features)?;
             let observation = Observation::<B>::new(&self.spec, seen, device);
             let input = RoutingInput {
                 drawn: policy.draw(plan.routing, envs, rng, device),
@@ -127,7 +130,7 @@ impl Collector {
             };
             let evaluation = policy.act(&observation, input);
             let values = to_host(evaluation.bootstrap_values());
-            self.finite("the critic's value", t, &values)?;
+            self.finite(VALUE, t, &values)?;
             let logits = to_host(evaluation.logits);
             self.finite("an action logit", t, &logits)?;
             let first = t * envs * self.spec.num_actions();
@@ -148,13 +151,19 @@ impl Collector {
             let next = rollout.observations.rows_mut((t + 1) * envs, envs);
             self.envs.step(&self.actions, next, &mut self.results)?;
             probe::slice("env/rewards", &mut self.results.rewards, 1);
-            self.finite("the reward", t, &self.results.rewards)?;
-            self.scale_block(&mut rollout.observations, t + 1, &mut scaling);
+            self.finite(REWARD, t, &self.results.rewards)?;
+            self.scale_block(&mut rollout.observations, t + 1, &mut scaling)?;
             for env in 0..envs {
                 rollout.rewards[(t, env)] = self.results.rewards[env];
                 rollout.ends[(t, env)] = self.results.ends[env];
                 if self.results.ends[env] == Some(EpisodeEnd::Truncated) {
-                    finals.push((t, env), &self.results.finals, self.scaling.as_ref());
+                    let row = finals.push((t, env), &self.results.finals, self.scaling.as_ref());
+                    row.map_err(|value| RolloutError::NonFinite {
+                        step: t + 1,
+                        env,
+                        what: OBSERVATION,
+                        value,
+                    })?;
                 }
             }
             rollout.episodes.extend_from_slice(&self.results.finished);
@@ -162,11 +171,15 @@ impl Collector {
 
         let last = rollout.observations.pick(steps * envs..(steps + 1) * envs);
         let last = Observation::<B>::new(&self.spec, last, device);
-        let last = to_host(policy.values(&last)).into_iter().map(|v| clamped(v, self.value_clamp));
+        let mut last = to_host(policy.values(&last));
         let mut finals = finals.values(&self.spec, policy, device);
-        finals.iter_mut().for_each(|(_, value)| *value = clamped(*value, self.value_clamp));
-        rollout.bootstrap(&last.collect::<Vec<_>>(), &finals);
-        self.finite_bootstrap(&rollout)?;
+        self.finite(VALUE, steps, &last)?;
+        if let Some(&((_, env), value)) = finals.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(RolloutError::NonFinite { step: steps, env, what: VALUE, value });
+        }
+        let values = last.iter_mut().chain(finals.iter_mut().map(|(_, value)| value));
+        values.for_each(|value| *value = clamped(*value, self.value_clamp));
+        rollout.bootstrap(&last, &finals);
         #[cfg(feature = "chaos")]
         scaling.iter_mut().for_each(ObservationScaling::probe);
         self.scaling = scaling;
@@ -184,25 +197,22 @@ impl Collector {
         }
     }
 
-    fn finite_bootstrap(&self, rollout: &Rollout) -> Result<(), RolloutError> {
-        for (step, row) in rollout.next_values.rows().into_iter().enumerate() {
-            self.finite("the critic's value", step, row.as_slice().expect("standard layout"))?;
-        }
-        Ok(())
-    }
-
-    /// Takes block `t` into `statistics` and scales it by the statistics of earlier rollouts.
+    /// Takes block `t` into `statistics` and scales it by the statistics of earlier rollouts. Fails before
+    /// that on a number that is not finite: scaling would clip an infinity.
     fn scale_block(
         &self,
         observations: &mut ObservationBatch,
         t: usize,
         statistics: &mut Option<ObservationScaling>,
-    ) {
+    ) -> Result<(), RolloutError> {
         let rows = self.envs.num_envs();
         let whole = observations.rows_mut(t * rows, rows);
         probe::slice("env/observations", whole.features, self.spec.num_features);
         probe::slice("env/activations", whole.activations, self.spec.num_nodes().max(1));
         probe::slice("env/node_features", whole.node_features, self.spec.node_features.max(1));
+        self.finite(OBSERVATION, t, whole.features)?;
+        self.finite("a node's activation", t, whole.activations)?;
+        self.finite("a node's feature", t, whole.node_features)?;
         if let (Some(statistics), Some(scaling)) = (statistics, &self.scaling) {
             let width = self.envs.num_envs() * self.spec.num_features;
             let block = &mut observations.features[t * width..(t + 1) * width];
@@ -211,6 +221,7 @@ impl Collector {
             }
             scaling.apply(block);
         }
+        Ok(())
     }
 
     /// The environments.
@@ -257,20 +268,25 @@ struct Finals {
 }
 
 impl Finals {
+    /// Fails with the first feature that is not finite, before it is scaled.
     fn push(
         &mut self,
         place: (usize, usize),
         finals: &ObservationBatch,
         scaling: Option<&ObservationScaling>,
-    ) {
+    ) -> Result<(), f32> {
         let mut row = finals.pick(place.1..place.1 + 1);
         let features = row.features.len();
         probe::slice("env/final_observations", &mut row.features, features);
+        if let Some(&value) = row.features.iter().find(|x| !x.is_finite()) {
+            return Err(value);
+        }
         if let Some(scaling) = scaling {
             scaling.apply(&mut row.features);
         }
         self.observations.append(row);
         self.places.push(place);
+        Ok(())
     }
 
     fn values<B: OpsBackend>(

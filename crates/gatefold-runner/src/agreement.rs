@@ -99,11 +99,13 @@ fn alignment_warning(config: &ExperimentConfig, spec: &EnvSpec) -> Option<String
         );
     };
     let experts = &config.policy.experts;
-    let named = |node: usize| graph.node(node).expert.as_ref().is_some_and(|name| experts.contains(name));
-    let aligned = graph.readout_nodes().into_iter().any(named);
-    (!aligned).then(|| {
+    let readout = graph.readout_nodes();
+    let has_operators =
+        |expert: &&String| readout.iter().any(|&node| graph.node(node).expert.as_ref() == Some(*expert));
+    let aligned = experts.iter().filter(has_operators).count();
+    (aligned < 2).then(|| {
         format!(
-            "losses/alignment is off: no operator of the graph `{}` names one of policy.experts ({})",
+            "losses/alignment is off: operators of the graph `{}` name fewer than two of policy.experts ({})",
             graph.name(),
             experts.join(", ")
         )

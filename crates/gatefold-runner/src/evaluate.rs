@@ -63,6 +63,13 @@ pub(crate) fn play<B: OpsBackend>(
         }
         match player {
             Player::Policy { policy, plan, scaling, pick, selection_bias, device, .. } => {
+                if let Some(at) = observations.features.iter().position(|x| !x.is_finite()) {
+                    return Err(RunError::Stopped(format!(
+                        "evaluation: an observation of environment {} is {}",
+                        at / spec.num_features,
+                        observations.features[at]
+                    )));
+                }
                 if let Some(scaling) = scaling {
                     scaling.apply(&mut observations.features);
                 }

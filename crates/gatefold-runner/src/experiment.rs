@@ -174,10 +174,16 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             metrics.set(names::TIME_STEPS_PER_SECOND, self.counters.env_steps as f64 / wall_s);
 
             let every = self.config.eval.every;
-            let evaluation = (every > 0 && self.counters.iteration.is_multiple_of(every))
-                .then(|| self.evaluate(false, &stop))
-                .transpose()?
-                .flatten();
+            let due = every > 0 && self.counters.iteration.is_multiple_of(every);
+            let evaluation = match due.then(|| self.evaluate(false, &stop)).transpose() {
+                Ok(evaluation) => evaluation.flatten(),
+                Err(error) => {
+                    log.metrics.write(self.counters.env_steps, &metrics)?;
+                    self.save(None, &log, reporter)?;
+                    self.flush(reporter)?;
+                    return Err(error);
+                }
+            };
             if let Some(evaluation) = evaluation.clone() {
                 metrics.merge(evaluation_metrics(&evaluation));
                 reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
@@ -271,14 +277,15 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                     failure: &failure,
                     fault: probe::about(),
                 };
-                let path = write_dump(self.run_dir.path(), &dump)?;
+                let path = write_dump(self.run_dir.path(), &dump);
+                self.parts.put_back(&start); // the update had taken it out
+                let path = path?;
                 metrics.merge(self.discard(failure.to_string(), Some(path))?);
                 return Ok((plan, metrics));
             }
         };
         self.parts.policy = Some(updated.policy);
         self.counters.iteration += 1;
-        self.guard.attempts = 0;
         if let Some(load) = load {
             update_selection_bias(&mut self.parts.selection_bias, &load, SELECTION_BIAS_STEP);
         }

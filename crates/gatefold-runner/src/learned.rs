@@ -85,7 +85,13 @@ impl<B: OpsAutodiffBackend> Parts<B> {
         if self.config.policy.architecture == Architecture::V2 && plan.routing.learns() {
             plan.routing = Routing::Gumbel;
         }
-        self.ladder.limit(plan)
+        let mut plan = self.ladder.limit(plan);
+        if plan.routing == Routing::Gumbel {
+            // Gates are noise then: these losses would punish what was drawn.
+            let c = &mut plan.coefficients;
+            (c.gate_entropy, c.overlap, c.temporal) = (0.0, 0.0, 0.0);
+        }
+        plan
     }
 
     /// A newly made policy of a shape, with an optimizer for it.

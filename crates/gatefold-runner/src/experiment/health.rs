@@ -53,6 +53,7 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
         }
         if health.healthy {
             self.healthy = self.parts.learned(self.counters.moment());
+            self.guard.attempts = 0;
         }
         if let Some(step) = self.parts.ladder.observe(self.counters.moment(), &health) {
             self.take_step(step)?;
@@ -71,6 +72,7 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
         }
         let shape = self.parts.shape_of_rung(&self.usage);
         self.parts.reshape(shape, &self.device)?;
+        self.guard.attempts = 0;
         self.parts.monitors.start_windows_anew();
         self.healthy = self.parts.learned(self.counters.moment());
         self.note(Happening::LadderStep {
@@ -99,12 +101,13 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
         if attempt >= MOST_ATTEMPTS {
             let grounds = format!("{attempt} discarded updates in a row, the last: {evidence}");
             match self.parts.ladder.step_down(self.counters.moment(), &grounds) {
-                Some(step) => {
-                    self.guard.attempts = 0;
-                    self.take_step(step)?;
-                }
+                Some(step) => self.take_step(step)?,
                 None => return Err(self.misfortune(grounds)),
             }
+        } else if let Some(step) =
+            self.parts.ladder.observe(self.counters.moment(), &Health::unhealthy(evidence))
+        {
+            self.take_step(step)?;
         }
         let mut metrics = self.guard.metrics();
         metrics.set(names::LADDER_RUNG, self.parts.ladder.rung().index() as f64);
@@ -116,7 +119,7 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
     /// A run that cannot go on, and what to do about it.
     pub(super) fn misfortune(&self, what: String) -> RunError {
         RunError::Stopped(format!(
-            "environment `{}`, iteration {}: {what}. The last healthy state is saved in {}; `gatefold explain` tells \
+            "environment `{}`, iteration {}: {what}. The newest checkpoint in {} is healthy; `gatefold explain` tells \
              what led here. Go on with `resume --rung <rung>`, or start a new run with a lower curriculum.lr_scale, \
              smaller coefficients or another seed",
             self.config.env.name,

@@ -7,6 +7,7 @@ use super::Experiment;
 use crate::assembly::Parts;
 use crate::checkpoint::{self, Found, Header, Saved, Snapshot};
 use crate::events::{Evaluation, Event, Reporter};
+use crate::guard::MOST_ATTEMPTS;
 use crate::learned::{Learned, Parked};
 use crate::logs::Logs;
 use crate::state::{RunState, Target};
@@ -110,6 +111,9 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
         self.counters = state.counters;
         self.healthy = healthy;
         self.guard = state.guard;
+        if self.guard.attempts >= MOST_ATTEMPTS {
+            self.guard.attempts = 0; // the run was stopped by them, and whoever resumes it means to try anew
+        }
         self.usage = state.usage;
         self.window = state.window;
         // What was reached counts only for the target it was reached for.
