@@ -1,9 +1,10 @@
 //! What rollouts and updates must agree on, for every routing and architecture.
 
+use std::ops::Range;
+
 use burn::backend::Flex;
-use burn::module::{AutodiffModule, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::module::AutodiffModule;
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use gatefold_curriculum::Routing;
 use gatefold_env::{ObservationBatch, Params, Purpose, stream};
 use gatefold_gat::{GatConfig, GraphEncoder, Heads};
@@ -13,18 +14,29 @@ use gatefold_ops::mix;
 use gatefold_policy::{ActorCritic, Architecture, Evaluation, RoutingInput};
 use gatefold_tests::camp;
 use gatefold_tests::fixture::matrix;
+use gatefold_tests::gradients::gradients;
 use gatefold_tests::tolerance::{assert_norm, bits, relative_error, values};
 use gatefold_tests::trainee::{Train, Trainee, observation, plan, small_policy};
 
 // B rows, V graph nodes, K experts, A actions
 
-const ROUTINGS: [(Routing, usize); 5] = [
+const ROUTINGS: [(Routing, usize); 9] = [
     (Routing::Softmax, 4),
     (Routing::Sparsemax, 4),
     (Routing::Blend { weight: 0.3 }, 4),
+    (Routing::Entmax15, 4),
+    (Routing::TopK { k: 2 }, 4),
+    (Routing::Gumbel, 4),
     (Routing::Uniform, 4),
+    (Routing::Random, 4),
     (Routing::Dense, 1),
 ];
+
+/// Those whose updates leave out experts.
+const SPARSE: [Routing; 3] = [Routing::Sparsemax, Routing::Entmax15, Routing::TopK { k: 2 }];
+
+/// Those that draw or select something, which the rollout keeps for the update.
+const DRAWN: [Routing; 3] = [Routing::TopK { k: 2 }, Routing::Gumbel, Routing::Random];
 
 /// Sharp enough for sparsemax gates that are exactly 0, also at initialisation.
 const SHARP: f32 = 0.02;
@@ -38,6 +50,28 @@ fn trainee(architecture: Architecture, num_experts: usize) -> Trainee {
 /// Observations of a rollout, as many as there are rows.
 fn observations(trainee: &mut Trainee) -> ObservationBatch {
     trainee.collect(&plan(Routing::Softmax, 1.0, 0.0)).expect("a rollout").observations
+}
+
+/// What a routing draws for `rows` rows, `[rows, K]`; empty where it draws nothing before it routes.
+fn draws(trainee: &Trainee, routing: Routing, rows: usize) -> Vec<f32> {
+    let mut rng = stream(3, Purpose::Actions, 0);
+    let drawn = trainee.policy.valid().draw(routing, rows, &mut rng, &Default::default());
+    drawn.map_or_else(Vec::new, values)
+}
+
+/// A routing of rows `rows` with what was drawn for them.
+fn input<B: Backend>(
+    routing: Routing,
+    temperature: f32,
+    drawn: &[f32],
+    rows: Range<usize>,
+) -> RoutingInput<B> {
+    const K: usize = 4;
+    let drawn = (!drawn.is_empty()).then(|| {
+        let of_rows = drawn[rows.start * K..rows.end * K].to_vec();
+        Tensor::from_data(TensorData::new(of_rows, [rows.len(), K]), &Default::default())
+    });
+    RoutingInput::new(routing, temperature).with_drawn(drawn)
 }
 
 #[test]
@@ -60,50 +94,132 @@ fn the_ratio_is_1_on_the_first_minibatch_of_every_iteration() {
 }
 
 #[test]
+fn the_update_routes_with_what_the_rollout_drew() {
+    for (routing, num_experts) in ROUTINGS {
+        let plan = plan(routing, 1.0, 3e-3);
+        let deviation = |spoil: fn(&mut [f32])| {
+            let mut trainee = trainee(Architecture::Routed, num_experts);
+            let rollout = trainee.collect(&plan).expect("a rollout");
+            let mut batch = trainee.batch(rollout);
+            assert_eq!(batch.rollout.drawn.is_empty(), !DRAWN.contains(&routing), "{routing:?}");
+            batch.rollout.drawn.chunks_exact_mut(4).for_each(spoil);
+            let metrics = trainee.update(&batch, &plan).expect("an update");
+            metrics.get(TRAIN_RATIO_DEVIATION_FIRST).expect("a metric of every update")
+        };
+        let (kept, spoiled) = (deviation(|_| ()), deviation(|row| row.rotate_left(1)));
+        assert!(kept <= 1e-6, "{routing:?}: {kept:.1e}");
+        if DRAWN.contains(&routing) {
+            assert!(spoiled > 1e-2, "{routing:?} with other draws: {spoiled:.1e}");
+        } else {
+            assert_eq!(spoiled, kept, "{routing:?} draws nothing");
+        }
+    }
+}
+
+#[test]
 fn conditional_computation_has_the_bits_of_the_dense_computation() {
     for (routing, num_experts) in ROUTINGS {
         let mut trainee = trainee(Architecture::Routed, num_experts);
         let spec = trainee.learner.spec.clone();
         let host = observations(&mut trainee);
         let (rows, acting) = (host.rows(), trainee.policy.valid());
-        let act = acting.act(&observation(&spec, &host, 0..rows), RoutingInput::new(routing, SHARP));
-        let dense = acting.evaluate(
+        let drawn = draws(&trainee, routing, rows);
+        let act = acting.act(&observation(&spec, &host, 0..rows), input(routing, SHARP, &drawn, 0..rows));
+        let update = acting.evaluate(
             &observation(&spec, &host, 0..rows),
-            RoutingInput::new(routing, SHARP),
+            input(routing, SHARP, &drawn, 0..rows),
             usize::MAX,
         );
         let tracked = trainee.policy.evaluate(
             &observation(&spec, &host, 0..rows),
-            RoutingInput::new(routing, SHARP),
+            input(routing, SHARP, &drawn, 0..rows),
             usize::MAX,
         );
 
-        let (gates, each) = (act.gates.clone(), dense.expert_logits.clone());
-        let got_logits = bits(act.logits.clone());
         // With gradients Burn's softmax sums in another order than without.
         let tracked = (tracked.logits.inner(), tracked.values.inner());
         for (part, got, expected) in [
-            ("logits", values(tracked.0), values(dense.logits.clone())),
-            ("values", values(tracked.1), values(dense.values.clone())),
+            ("logits", values(tracked.0), values(update.logits.clone())),
+            ("values", values(tracked.1), values(update.values.clone())),
         ] {
             let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
             assert_norm(&format!("{routing:?}, {part} with gradients"), &got, &expected, 1e-6);
         }
-        for (part, got, expected) in [
-            ("logits", bits(act.logits), bits(dense.logits)),
-            ("values", bits(act.values), bits(dense.values)),
-        ] {
-            assert!(got == expected, "{routing:?}: {part} of act and evaluate differ");
-        }
+        let act_logits = bits(act.logits);
+        assert!(act_logits == bits(update.logits), "{routing:?}: logits of act and evaluate differ");
+        assert!(bits(act.values) == bits(update.values), "{routing:?}: values of act and evaluate differ");
 
-        if routing == Routing::Sparsemax {
-            let alpha = gates.expect("a router").alpha;
-            let gates = values(alpha.clone());
-            let zeros = gates.iter().filter(|&&gate| gate == 0.0).count();
-            assert!(zeros > rows, "only {zeros} of {} gates are 0", gates.len());
-            let mixed = mix(alpha, each.expect("all rows were compared"));
-            assert!(bits(mixed) == got_logits, "{routing:?}: skipped experts change the mixed logits");
+        if let (Some(gates), Some(each)) = (act.gates, update.expert_logits) {
+            let zeros = values(gates.alpha.clone()).into_iter().filter(|&gate| gate == 0.0).count();
+            let sparse = routing.skips_in_rollouts();
+            assert!(!sparse || zeros > rows, "{routing:?}: only {zeros} of {} gates are 0", 4 * rows);
+            let dense = mix(gates.alpha, each);
+            assert!(bits(dense) == act_logits, "{routing:?}: skipped experts change the mixed logits");
         }
+    }
+}
+
+/// A loss in which every logit and value counts differently.
+fn loss(logits: Tensor<Train, 2>, state_values: Tensor<Train, 1>) -> Tensor<Train, 1> {
+    let [rows, num_actions] = logits.dims();
+    let weights: Vec<f64> = (0..rows * num_actions).map(|i| (1.7 * i as f64).sin()).collect();
+    let by_logit: Vec<Vec<f64>> = weights.chunks_exact(num_actions).map(<[f64]>::to_vec).collect();
+    (logits * matrix(&by_logit)).sum() + state_values.square().sum()
+}
+
+#[test]
+fn gradients_that_skip_experts_are_those_of_the_dense_computation() {
+    for routing in SPARSE {
+        let mut trainee = trainee(Architecture::Routed, 4);
+        let spec = trainee.learner.spec.clone();
+        let host = observations(&mut trainee);
+        let rows = host.rows();
+        let policy = &trainee.policy;
+        let evaluate = || {
+            let observation = observation(&spec, &host, 0..rows);
+            policy.evaluate(&observation, RoutingInput::new(routing, SHARP), usize::MAX)
+        };
+        let skipping = evaluate();
+        let skipping = gradients(policy, loss(skipping.logits, skipping.values));
+        let dense = evaluate();
+        let mixed =
+            mix(dense.gates.expect("a router").alpha, dense.expert_logits.expect("all were compared"));
+        let dense = gradients(policy, loss(mixed, dense.values));
+        for (skipping, dense) in skipping.iter().zip(&dense) {
+            assert!(!dense.is_silent(), "{routing:?}: no gradient in {}", dense.path);
+            let expected: Vec<f64> = dense.values.iter().map(|&x| f64::from(x)).collect();
+            assert_norm(&format!("{routing:?}, {}", dense.path), &skipping.values, &expected, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn an_expert_outside_the_support_gets_no_gradient_at_all() {
+    for routing in SPARSE {
+        let mut trainee = trainee(Architecture::Routed, 4);
+        let spec = trainee.learner.spec.clone();
+        let host = observations(&mut trainee);
+        let mut outside = 0;
+        for row in 0..8 {
+            let input = RoutingInput::new(routing, SHARP);
+            let evaluation = trainee.policy.evaluate(&observation(&spec, &host, row..row + 1), input, 0);
+            let gates = values(evaluation.gates.expect("a router").alpha);
+            let all = gradients(&trainee.policy, loss(evaluation.logits, evaluation.values));
+            for gradient in all.iter().filter(|gradient| gradient.path.starts_with("head")) {
+                let each = gradient.values.chunks_exact(gradient.values.len() / gates.len());
+                for (values, &gate) in each.zip(&gates) {
+                    let silent = values.iter().all(|&g| g == 0.0);
+                    assert_eq!(
+                        silent,
+                        gate == 0.0,
+                        "{routing:?}, row {row}: {} at gate {gate}",
+                        gradient.path
+                    );
+                    outside += usize::from(silent);
+                }
+            }
+        }
+        assert!(outside > 8, "{routing:?}: {outside}");
     }
 }
 
@@ -123,9 +239,10 @@ fn a_batch_has_the_bits_of_its_rows_one_by_one() {
             let gates = evaluation.gates.map_or_else(Vec::new, |gates| bits(gates.alpha));
             [bits(evaluation.logits), bits(evaluation.values), gates]
         };
+        let drawn = draws(&trainee, routing, rows);
         let batch = parts(policy.evaluate(
             &observation(&spec, &host, 0..rows),
-            RoutingInput::new(routing, 0.3),
+            input(routing, 0.3, &drawn, 0..rows),
             usize::MAX,
         ));
         let whole = observation(&spec, &host, 0..rows);
@@ -133,7 +250,7 @@ fn a_batch_has_the_bits_of_its_rows_one_by_one() {
         for row in 0..rows {
             let single = parts(policy.evaluate(
                 &observation(&spec, &host, row..row + 1),
-                RoutingInput::new(routing, 0.3),
+                input(routing, 0.3, &drawn, row..row + 1),
                 usize::MAX,
             ));
             for ((part, batch), single) in ["logits", "values", "gates"].iter().zip(&batch).zip(&single) {
@@ -148,45 +265,17 @@ fn a_batch_has_the_bits_of_its_rows_one_by_one() {
     }
 }
 
-/// Names the parameters whose gradient is missing or 0; of a stack of experts, each expert's.
-struct Silent<'a> {
-    grads: &'a GradientsParams,
-    path: Vec<String>,
-    visited: usize,
-    silent: Vec<String>,
-}
-
-impl ModuleVisitor<Train> for Silent<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Train, D>>) {
-        let stack = if D == 3 { param.dims()[0] } else { 1 };
-        let gradient = self.grads.get::<Flex, D>(param.id).map(values).unwrap_or_default();
-        let loud = |slice: usize| {
-            let length = gradient.len() / stack;
-            gradient[slice * length..(slice + 1) * length].iter().any(|&g| g != 0.0)
-        };
-        let quiet = (0..stack).filter(|&slice| !loud(slice));
-        self.silent.extend(quiet.map(|slice| format!("{} [{slice}]", self.path.join("."))));
-        self.visited += 1;
-    }
-}
-
+/// How many parameters there are, and the names of those whose gradient is 0; of a stack of experts,
+/// each expert's.
 fn silent_parameters(policy: &ActorCritic<Train>, evaluation: Evaluation<Train>) -> (usize, Vec<String>) {
-    let [rows, num_actions] = evaluation.logits.dims();
-    let weights: Vec<f64> = (0..rows * num_actions).map(|i| (1.7 * i as f64).sin()).collect();
-    let by_logit: Vec<Vec<f64>> = weights.chunks_exact(num_actions).map(<[f64]>::to_vec).collect();
-    let loss = (evaluation.logits * matrix(&by_logit)).sum() + evaluation.values.square().sum();
-    let grads = GradientsParams::from_grads(loss.backward(), policy);
-    let mut visitor = Silent { grads: &grads, path: Vec::new(), visited: 0, silent: Vec::new() };
-    burn::module::Module::visit(policy, &mut visitor);
-    (visitor.visited, visitor.silent)
+    let all = gradients(policy, loss(evaluation.logits, evaluation.values));
+    let quiet = all.iter().flat_map(|gradient| {
+        let stack = if gradient.shape.len() == 3 { gradient.shape[0] } else { 1 };
+        let each = gradient.values.chunks_exact(gradient.values.len() / stack).enumerate();
+        each.filter(|(_, values)| values.iter().all(|&g| g == 0.0))
+            .map(|(slice, _)| format!("{} [{slice}]", gradient.path))
+    });
+    (all.len(), quiet.collect())
 }
 
 #[test]

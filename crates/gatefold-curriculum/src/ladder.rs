@@ -151,8 +151,9 @@ impl Ladder {
     ///   would train its own head alone;
     /// - from `softmax-only`: a `gate_entropy` below 0, which presses softmax toward the very collapse
     ///   that the rung is to end;
-    /// - at `v2-routing`: any `gate_entropy`, `overlap` and `temporal`. The gates are one expert and the
-    ///   rest 0, so the first two are constant, and the third would punish the noise of the draw.
+    /// - under Gumbel routing, be it of `v2-routing` or configured: any `gate_entropy`, `overlap` and
+    ///   `temporal`. The gates are one expert and the rest 0, so the first two are constant, and the
+    ///   third would punish the noise of the draw.
     pub fn limit(&self, plan: Plan) -> Plan {
         if !plan.routing.learns() {
             return plan;
@@ -171,7 +172,7 @@ impl Ladder {
         if self.softmax_only() {
             coefficients.gate_entropy = coefficients.gate_entropy.max(0.0);
         }
-        if self.v2_routing() {
+        if routing == Routing::Gumbel {
             coefficients = Coefficients { gate_entropy: 0.0, overlap: 0.0, temporal: 0.0, ..coefficients };
         }
         Plan { routing, coefficients, ..plan }

@@ -90,6 +90,15 @@ fn a_bonus_for_spreading_gates_outlives_softmax_only() {
 }
 
 #[test]
+fn losses_on_gates_are_off_wherever_gumbel_noise_routes() {
+    let weighed = plan().coefficients;
+    let configured = Plan { routing: Routing::Gumbel, ..plan() };
+    let expected = Coefficients { gate_entropy: 0.0, overlap: 0.0, temporal: 0.0, ..weighed };
+    assert_ne!(weighed, expected);
+    assert_eq!(at_rung(Rung::Full).limit(configured), Plan { coefficients: expected, ..configured });
+}
+
+#[test]
 fn every_learned_routing_is_limited_and_no_control_is() {
     let learned = [
         Routing::Softmax,

@@ -24,4 +24,4 @@ pub use error::EnvError;
 pub use observation::{ObservationBatch, ObservationBatchMut, ObservationView};
 pub use single::Single;
 pub use spec::{ActionSpace, EnvSpec};
-pub use stream::{Purpose, StreamRng, stream};
+pub use stream::{Purpose, StreamRng, sibling, stream};

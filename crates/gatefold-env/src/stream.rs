@@ -22,6 +22,8 @@ pub enum Purpose {
     Evaluation = 5,
     /// Actions of the conformance check; indexed by round.
     Conformance = 6,
+    /// What dropouts drop in an update, minibatch after minibatch; indexed by iteration.
+    Dropout = 7,
 }
 
 /// The stream of `seed` for `purpose` and `index`.
@@ -35,10 +37,27 @@ pub fn stream(seed: u64, purpose: Purpose, index: u64) -> StreamRng {
     rng
 }
 
+/// The stream of the same seed and index as `rng`'s for another purpose, from its start.
+pub fn sibling(rng: &StreamRng, purpose: Purpose) -> StreamRng {
+    let mut sibling = rng.clone();
+    sibling.set_stream((purpose as u64) << 56 | (rng.get_stream() & ((1 << 56) - 1)));
+    sibling.set_word_pos(0);
+    sibling
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rand::RngExt;
+
+    #[test]
+    fn a_sibling_is_the_stream_of_its_own_purpose_however_far_the_other_has_gone() {
+        let mut rng = stream(3, Purpose::Shuffle, 9);
+        for _ in 0..5 {
+            assert_eq!(sibling(&rng, Purpose::Dropout), stream(3, Purpose::Dropout, 9));
+            rng.random::<u32>();
+        }
+    }
 
     #[test]
     fn streams_repeat_by_key_and_differ_between_keys() {

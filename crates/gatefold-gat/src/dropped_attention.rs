@@ -1,9 +1,11 @@
-//! Graph attention without some of its edges and weights.
+//! Graph attention by plain tensor operations: without some of its edges and weights, or with a gradient
+//! through its weights.
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, activation::leaky_relu, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 use gatefold_ops::GatEdges;
 
 use crate::draws::LayerDraws;
+use crate::edge_table::EdgeTable;
 
 // B batch, S source rows, T target rows, E edges (at least one), M largest in-degree, H heads, C width of a head
 
@@ -22,100 +24,38 @@ pub(crate) fn dropped_attention<B: Backend>(
 ) -> (Tensor<B, 3>, Tensor<B, 3>) {
     let [batch, num_rows, width] = h.dims();
     let [heads, channels] = source.dims();
-    let (device, targets, num_edges) = (h.device(), edges.num_targets(), edges.num_edges());
-    let table = Table::new(edges);
-    let cells = [batch, targets, table.degree, heads];
-    let index = |rows: &[u32]| {
-        let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-        let count = rows.len();
-        Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), &device)
-    };
-
+    let table = EdgeTable::new(edges);
     let split = h.reshape([batch, num_rows, heads, channels]);
-    let of_source = (split.clone() * source.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3); // [B, S, H]
-    let of_target = (split.clone() * target.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3);
-    let sources = index(edges.sources());
-    let score = of_source.select(1, sources.clone())
-        + of_target.select(1, index(&table.target_rows))
-        + relation_bias.select(0, index(edges.relations())).unsqueeze(); // [B, E, H]
-    let multiplicity = TensorData::new(edges.log_multiplicity().to_vec(), [1, num_edges, 1]);
-    let score = leaky_relu(score, f64::from(slope)) + Tensor::from_data(multiplicity, &device);
-
-    let edge_of_cell = index(&table.edges);
-    let spread = |of_edges: Tensor<B, 3>| of_edges.select(1, edge_of_cell.clone()).reshape(cells);
-    let left_out = match &drawn.dropped_edges {
-        None => table.empty.clone(),
-        Some(dropped) => dropped.chunks_exact(num_edges).flat_map(|row| table.left_out(row)).collect(),
-    };
-    let rows = left_out.len() / table.empty.len(); // B, or 1 for all alike
-    let left_out = TensorData::new(left_out, [rows, targets, table.degree, 1]);
-    let left_out = Tensor::<B, 4, Bool>::from_data(left_out, &device).expand(cells);
-    let isolated = left_out.clone().all_dim(2); // [B, T, 1, H]
-    let score = spread(score); // [B, T, M, H]
-    let max = score.clone().detach().mask_fill(left_out.clone(), f32::NEG_INFINITY).max_dim(2);
-    let max = max.mask_fill(isolated.clone(), 0.0);
-    let weight = (score - max).mask_fill(left_out.clone(), 0.0).exp().mask_fill(left_out, 0.0);
-    let alpha = weight.clone() / weight.sum_dim(2).mask_fill(isolated, 1.0);
-
-    let attention = alpha.clone().detach().reshape([batch, targets * table.degree, heads]);
-    let attention = attention.select(1, index(&table.cells)); // [B, E, H]
+    let weights = [source, target, relation_bias];
+    let dropped = drawn.dropped_edges.as_deref();
+    let alpha = table.attention(split.clone(), weights, edges, slope, dropped); // [B, T, M, H]
+    let attention = table.by_edge(alpha.clone().detach());
     let alpha = match &drawn.attention {
         None => alpha,
-        Some(scale) => alpha * spread(scale.clone()),
+        Some(scale) => alpha * table.spread(scale.clone()),
     };
-    let messages = split.select(1, sources.select(0, edge_of_cell.clone()));
-    let messages = messages.reshape([batch, targets, table.degree, heads, channels]);
-    let out = (messages * alpha.unsqueeze_dim(4)).sum_dim(2).reshape([batch, targets, width]);
-    (out, attention)
+    let out = (table.messages(split, edges) * alpha.unsqueeze_dim(4)).sum_dim(2);
+    (out.reshape([batch, edges.num_targets(), width]), attention)
 }
 
-/// Edges as cells of a dense `[T, M]` table; an empty cell repeats edge 0.
-struct Table {
-    degree: usize,
-    /// The edge of each cell, `[T * M]`.
-    edges: Vec<u32>,
-    /// Which cells hold no edge, `[T * M]`.
-    empty: Vec<bool>,
-    /// The cell of each edge, `[E]`.
-    cells: Vec<u32>,
-    /// The source row that each edge's target is, `[E]`.
-    target_rows: Vec<u32>,
-}
-
-impl Table {
-    fn new(edges: &GatEdges) -> Self {
-        let offsets = edges.offsets();
-        let degree = offsets.windows(2).map(|range| range[1] - range[0]).max().unwrap_or(0) as usize;
-        let count = degree * edges.num_targets();
-        let (mut cells, mut target_rows) = (Vec::new(), Vec::new());
-        for (t, range) in offsets.windows(2).enumerate() {
-            for edge in range[0]..range[1] {
-                cells.push((t * degree) as u32 + edge - range[0]);
-                target_rows.push(edges.targets()[t]);
-            }
-        }
-        let mut table = Self { degree, edges: vec![0; count], empty: vec![true; count], cells, target_rows };
-        for (edge, &cell) in table.cells.iter().enumerate() {
-            table.edges[cell as usize] = edge as u32;
-            table.empty[cell as usize] = false;
-        }
-        table
-    }
-
-    /// Which cells one row leaves out: those without an edge, and those of its dropped edges.
-    fn left_out(&self, dropped: &[bool]) -> Vec<bool> {
-        let mut left_out = self.empty.clone();
-        for (&cell, &dropped) in self.cells.iter().zip(dropped) {
-            left_out[cell as usize] = dropped;
-        }
-        left_out
-    }
+/// The weights `[B, E, H]` alone that `gatefold_ops::gat_attention` attends with, with their gradient.
+pub(crate) fn attention_weights<B: Backend>(
+    h: Tensor<B, 3>,
+    weights: [Tensor<B, 2>; 3],
+    edges: &GatEdges,
+    slope: f32,
+) -> Tensor<B, 3> {
+    let ([batch, num_rows, _], [heads, channels]) = (h.dims(), weights[0].dims());
+    let table = EdgeTable::new(edges);
+    let split = h.reshape([batch, num_rows, heads, channels]);
+    table.by_edge(table.attention(split, weights, edges, slope, None))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
+    use burn::tensor::TensorData;
     use gatefold_ops::{gat_attention, init};
     use rand::{Rng, RngExt as _};
     use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -209,6 +149,35 @@ mod tests {
         assert_close(&values(attention), &values(expected), 1e-6);
         assert_close(&values(out.clone()), &values(fused.clone()), 1e-5);
         assert_close(&inputs.gradients(out), &inputs.gradients(fused), 1e-5);
+    }
+
+    #[test]
+    fn the_weights_alone_are_those_of_graph_attention_and_their_gradient_its_finite_difference() {
+        let inputs = inputs(2);
+        let edges = edges(&[0, 1, 2, 3]);
+        let of = |weights: [Tensor<Train, 2>; 3]| attention_weights(inputs.h.clone(), weights, &edges, 0.2);
+        let alpha = of(inputs.weights.clone());
+        assert_close(&values(alpha.clone()), &values(inputs.fused(&edges).1), 1e-6);
+
+        let upstream = leaf(alpha.dims(), &mut ChaCha8Rng::seed_from_u64(14)).detach();
+        let loss = |weights| values((of(weights) * upstream.clone()).sum())[0];
+        let grads = (alpha * upstream.clone()).sum().backward();
+        for (which, name) in ["source", "target", "relation bias"].into_iter().enumerate() {
+            let gradient = values(inputs.weights[which].grad(&grads).expect(name));
+            assert!(gradient.iter().any(|g| g.abs() > 1e-3), "{name}: {gradient:?}");
+            for (i, &got) in gradient.iter().enumerate() {
+                let at = |step: f32| {
+                    let mut weights = inputs.weights.clone();
+                    let mut moved = values(weights[which].clone());
+                    moved[i] += step;
+                    let shape = weights[which].dims();
+                    weights[which] = Tensor::from_data(TensorData::new(moved, shape), &Default::default());
+                    loss(weights)
+                };
+                let expected = (at(0.01) - at(-0.01)) / 0.02;
+                assert!((got - expected).abs() < 2e-3, "{name} {i}: {got}, expected {expected}");
+            }
+        }
     }
 
     #[test]

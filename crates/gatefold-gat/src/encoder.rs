@@ -9,7 +9,7 @@ use rand::Rng;
 
 use crate::draws::LayerDraws;
 use crate::topology::Topology;
-use crate::{GatConfig, GraphDraws, LayerStatistics, layer::GatLayer};
+use crate::{Attended, GatConfig, GraphDraws, LayerStatistics, layer::GatLayer};
 
 // B batch, V graph nodes, G features of a node, S rows of the first layer, T readout rows, E edges, H heads, D hidden
 
@@ -49,8 +49,25 @@ pub struct GraphEncoding<B: Backend> {
     pub scores: Tensor<B, 2>,
     /// Attention of each layer `[B, E, H]`, untracked.
     pub attention: Vec<Tensor<B, 3>>,
+    /// Attention of each layer that has edges on the first rows, as many as were asked for, with its
+    /// gradient; empty if none were.
+    pub attended: Vec<Attended<B>>,
     /// Node vectors after each layer `[B, T, D]`.
     pub nodes: Vec<Tensor<B, 3>>,
+}
+
+impl<B: Backend> GraphEncoding<B> {
+    /// The same without gradients.
+    pub fn detach(self) -> Self {
+        let all = |tensors: Vec<Tensor<B, 3>>| tensors.into_iter().map(Tensor::detach).collect();
+        Self {
+            graph: self.graph.detach(),
+            scores: self.scores.detach(),
+            attention: all(self.attention),
+            attended: Vec::new(),
+            nodes: all(self.nodes),
+        }
+    }
 }
 
 impl<B: OpsBackend> GraphEncoder<B> {
@@ -106,18 +123,20 @@ impl<B: OpsBackend> GraphEncoder<B> {
         activations: Tensor<B, 2>,
         node_features: Option<Tensor<B, 3>>,
     ) -> GraphEncoding<B> {
-        self.forward_with(activations, node_features, None)
+        self.forward_with(activations, node_features, None, 0)
     }
 
-    /// [`forward`](Self::forward), less what was drawn to be dropped.
+    /// [`forward`](Self::forward), less what was drawn to be dropped; the first `attended` rows also with
+    /// the gradient of their attention.
     ///
-    /// The attention in the result is over the edges that were kept, before its own dropout.
+    /// `attention` in the result is over the edges that were kept, before its own dropout.
     /// Panics if the draws are not of this encoder and as many rows.
     pub fn forward_with(
         &self,
         activations: Tensor<B, 2>,
         node_features: Option<Tensor<B, 3>>,
         drawn: Option<&GraphDraws<B>>,
+        attended: usize,
     ) -> GraphEncoding<B> {
         let [batch, num_nodes] = activations.dims();
         if let Some(drawn) = drawn {
@@ -149,6 +168,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
 
         let mut attention = Vec::with_capacity(self.layers.len());
         let mut rows_of_layers = Vec::with_capacity(self.layers.len());
+        let mut tracked = Vec::new();
         let mut x = embed(base.clone(), activations.clone(), direction.clone()); // [B, S, D]
         x = probe::tensor("activation/gat_input", x);
         if let Some((features, projection)) = &featured {
@@ -157,16 +177,20 @@ impl<B: OpsBackend> GraphEncoder<B> {
         for (i, layer) in self.layers.iter().enumerate() {
             let drawn = drawn.map(|drawn| &drawn.layers[i]);
             let reads_whole_vectors = drawn.is_none_or(|drawn| drawn.features.is_none());
-            let (next, weights) = if i == 0 && reads_whole_vectors {
+            let h = if i == 0 && reads_whole_vectors {
                 let mut h =
                     embed(layer.project(base.clone()), activations.clone(), layer.project(direction.clone()));
                 if let Some((features, projection)) = &featured {
                     h = h + projected(features.clone(), layer.project(projection.clone()), [batch, rows]);
                 }
-                layer.attend(x, h, drawn)
+                h
             } else {
-                layer.forward(x, drawn)
+                layer.project_rows(x.clone(), drawn)
             };
+            if attended > 0 {
+                tracked.extend(layer.attended(h.clone().narrow(0, 0, attended.min(batch))));
+            }
+            let (next, weights) = layer.attend(x, h, drawn);
             #[cfg(feature = "chaos")]
             let next = probe::tensor(&format!("activation/gat_layer{i}"), next);
             attention.push(weights);
@@ -181,7 +205,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
             linear(keys, self.readout_query.val(), Tensor::zeros([1], &device), Activation::Identity);
         let scores = probe::tensor("activation/operator_scores", scores.reshape([batch, targets])); // [B, T]
         let graph = mix(softmax(scores.clone()), x); // [B, D]
-        GraphEncoding { graph, scores, attention, nodes: rows_of_layers }
+        GraphEncoding { graph, scores, attention, attended: tracked, nodes: rows_of_layers }
     }
 
     /// Width of the graph vector.

@@ -1,12 +1,14 @@
 //! One graph attention layer with its norm and residual.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use gatefold_ops::{Activation, OpsBackend, gat_attention, init, linear, norm_relu};
+use gatefold_ops::{Activation, GatEdges, OpsBackend, gat_attention, init, linear, norm_relu};
 use rand::Rng;
 
 use crate::draws::LayerDraws;
-use crate::dropped_attention::dropped_attention;
+use crate::dropped_attention::{attention_weights, dropped_attention};
 use crate::norm_clip::clip_norms;
 use crate::topology::LayerTopology;
 use crate::{AttentionTemperature, GatConfig, Heads};
@@ -15,6 +17,15 @@ use crate::{AttentionTemperature, GatConfig, Heads};
 
 /// Slope of the LeakyReLU of the attention scores (Velickovic et al. 2018).
 const LEAKY_SLOPE: f32 = 0.2;
+
+/// The attention of one layer, with its gradient.
+#[derive(Debug, Clone)]
+pub struct Attended<B: Backend> {
+    /// Attention `[B, E, H]` over all edges, whatever the layer's dropouts drop.
+    pub weights: Tensor<B, 3>,
+    /// The layer's edges, by target.
+    pub edges: Arc<GatEdges>,
+}
 
 /// `x + ReLU(LayerNorm(GAT(x)))`.
 ///
@@ -60,6 +71,16 @@ impl<B: OpsBackend> GatLayer<B> {
             combine: config.combine,
             norm_clip: config.node_norm_clip,
         }
+    }
+
+    /// The attention of projected rows `h` `[B, S, H * C]`, over all edges and with its gradient; `None`
+    /// for a layer without edges.
+    pub(crate) fn attended(&self, h: Tensor<B, 3>) -> Option<Attended<B>> {
+        let edges = self.topology.edges.clone();
+        (edges.num_edges() > 0).then(|| {
+            let weights = attention_weights(h, self.score_weights(), &edges, LEAKY_SLOPE);
+            Attended { weights, edges }
+        })
     }
 
     /// The projection `x W`: `[rows, D]` to `[rows, H * C]`.
@@ -108,20 +129,16 @@ impl<B: OpsBackend> GatLayer<B> {
         (out, attention)
     }
 
-    /// The whole layer: `[B, S, D]` to `[B, T, D]` and the attention `[B, E, H]`.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<B, 3>,
-        drawn: Option<&LayerDraws<B>>,
-    ) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    /// The projection of rows `[B, S, D]`, less what was drawn to be dropped, to `[B, S, H * C]`.
+    pub(crate) fn project_rows(&self, x: Tensor<B, 3>, drawn: Option<&LayerDraws<B>>) -> Tensor<B, 3> {
         let [batch, rows, hidden] = x.dims();
         let input = match drawn.and_then(|drawn| drawn.features.clone()) {
-            None => x.clone(),
-            Some(scale) => x.clone() * scale,
+            None => x,
+            Some(scale) => x * scale,
         };
         let h = self.project(input.reshape([batch * rows, hidden]));
         let [_, width] = h.dims();
-        self.attend(x, h.reshape([batch, rows, width]), drawn)
+        h.reshape([batch, rows, width])
     }
 
     /// `a_s`, `a_d` and `r_rel`, each divided by the head's temperature. LeakyReLU is positively
@@ -185,7 +202,7 @@ mod tests {
 
     /// `e_ba - e_bb` of each head, from the attention of b: its logarithms' difference less ln 3.
     fn score_difference(layer: &GatLayer<Train>) -> [f64; 2] {
-        let (_, attention) = layer.forward(nodes(), None);
+        let (_, attention) = layer.attend(nodes(), layer.project_rows(nodes(), None), None);
         let attention = attention.into_data().into_vec::<f32>().unwrap();
         [0, 1].map(|head| {
             let [from_a, from_b] = [1, 2].map(|edge| f64::from(attention[edge * 2 + head]).ln());
@@ -208,7 +225,8 @@ mod tests {
     fn the_gradient_of_a_log_temperature_is_its_finite_difference() {
         let weights =
             Tensor::from_floats([[[0.9, -0.4, 0.2, 1.3], [-1.1, 0.8, 0.5, -0.7]]], &Default::default());
-        let loss = |layer: &GatLayer<Train>| (layer.forward(nodes(), None).0 * weights.clone()).sum();
+        let out = |layer: &GatLayer<Train>| layer.attend(nodes(), layer.project_rows(nodes(), None), None).0;
+        let loss = |layer: &GatLayer<Train>| (out(layer) * weights.clone()).sum();
         let layer = with_temperature([0.5, 2.0]);
         let grads = loss(&layer).backward();
         let gradient = layer.log_temperature.as_ref().unwrap().val().grad(&grads).unwrap();

@@ -6,6 +6,7 @@
 mod config;
 mod draws;
 mod dropped_attention;
+mod edge_table;
 mod encoder;
 mod layer;
 mod norm_clip;
@@ -15,5 +16,5 @@ mod topology;
 pub use config::{AttentionTemperature, GatConfig, Heads};
 pub use draws::GraphDraws;
 pub use encoder::{GraphEncoder, GraphEncoding};
-pub use layer::GatLayer;
+pub use layer::{Attended, GatLayer};
 pub use statistics::LayerStatistics;

@@ -52,7 +52,7 @@ fn drawn<B: OpsBackend>(encoder: &GraphEncoder<B>, seed: u64) -> GraphEncoding<B
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let draws = encoder.draw(ROWS, &mut rng, &Default::default()).expect("a dropout is on");
     let (activations, features) = inputs();
-    encoder.forward_with(activations, features, Some(&draws))
+    encoder.forward_with(activations, features, Some(&draws), 0)
 }
 
 fn bits<B: OpsBackend>(encoding: &GraphEncoding<B>) -> Vec<u32> {
@@ -148,6 +148,36 @@ fn a_learned_temperature_starts_at_one_and_adds_a_number_per_layer_and_head() {
     assert_eq!(bits(&forward(&learned)), bits(&forward(&fixed)));
 }
 
+#[test]
+fn attention_with_a_gradient_is_the_attention_of_the_first_rows_and_changes_nothing_else() {
+    let average = GatConfig { combine: Heads::Average, ..small() };
+    for config in dropouts().into_iter().chain([small(), average]) {
+        let encoder = encoder::<Train>(&config);
+        let plain = forward(&encoder);
+        let (activations, features) = inputs();
+        let asked = encoder.forward_with(activations, features, None, 2);
+        assert_eq!(bits(&asked), bits(&plain), "{config:?}");
+        assert!(plain.attended.is_empty());
+        assert_eq!(asked.attended.len(), 2, "a layer each");
+        for (attended, attention) in asked.attended.iter().zip(&plain.attention) {
+            let expected = attention.clone().narrow(0, 0, 2);
+            let difference = (attended.weights.clone() - expected).abs().max().into_scalar();
+            assert!(difference < 1e-6, "{config:?}: {difference}");
+            assert_eq!(attended.edges.num_edges(), attention.dims()[1]);
+        }
+        let last = asked.attended.last().unwrap().weights.clone();
+        let upstream = Tensor::<_, 1>::from_floats([1.0, -2.0], &Default::default()).reshape([1, 1, 2]);
+        let grads = (last.square() * upstream).sum().backward();
+        let mut reached = Reached::<Train> { grads: &grads, path: vec![], count: 0, missed: vec![] };
+        encoder.visit(&mut reached);
+        let of_last = |name: &str| reached.missed.iter().any(|missed| missed.starts_with(name));
+        for name in ["layers.1.weight", "layers.1.source", "layers.1.target", "layers.1.relation_bias"] {
+            assert!(!of_last(name), "{config:?}: {:?}", reached.missed);
+        }
+        assert!(of_last("readout"), "the readout takes no part in attention");
+    }
+}
+
 /// Parameters, and those of them without any gradient.
 struct Reached<'a, B: AutodiffBackend> {
     grads: &'a B::Gradients,
@@ -208,5 +238,5 @@ fn draws_of_other_rows_are_refused() {
     let encoder = encoder::<Flex>(&config);
     let draws = encoder.draw(ROWS + 1, &mut ChaCha8Rng::seed_from_u64(1), &Default::default());
     let (activations, features) = inputs();
-    encoder.forward_with(activations, features, draws.as_ref());
+    encoder.forward_with(activations, features, draws.as_ref(), 0);
 }

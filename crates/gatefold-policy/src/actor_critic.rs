@@ -5,13 +5,16 @@ use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use gatefold_curriculum::Routing;
 use gatefold_env::EnvSpec;
-use gatefold_gat::{GraphEncoder, GraphEncoding};
+use gatefold_gat::{GraphDraws, GraphEncoder, GraphEncoding};
 use gatefold_ops::{Activation, OpsBackend, init, mix, probe, softmax};
 use gatefold_router::{Gates, Router, gumbel_noise, random_gates, route, select_top_k};
 use rand::Rng;
 
 use crate::cross_attention::CrossAttention;
-use crate::{Architecture, Experts, Mlp, Observation, PolicyConfig, PolicyError};
+use crate::evaluation::smaller;
+use crate::{
+    Architecture, Evaluation, Experts, Mlp, Observation, PolicyConfig, PolicyError, RoutingInput, Wanted,
+};
 
 // B minibatch, R compared rows, F features, D hidden, K experts, A actions, T nodes read out
 
@@ -55,63 +58,6 @@ pub struct ActorCritic<B: Backend> {
     router_reads_observation: bool,
     #[module(skip)]
     graph_frozen: bool,
-}
-
-/// How a batch is to be routed: the plan's choice, and what a rollout drew for these rows.
-#[derive(Debug, Clone)]
-pub struct RoutingInput<B: Backend> {
-    /// How logits become gates.
-    pub routing: Routing,
-    /// Divisor of the logits, > 0.
-    pub temperature: f32,
-    /// What was drawn or selected `[B, K]`: Gumbel noise, random gates, a top-k set. `None` where the
-    /// routing draws nothing, and for a top-k set that is to be selected now.
-    pub drawn: Option<Tensor<B, 2>>,
-    /// Added to the logits where a top-k set is selected `[K]`; empty for none.
-    pub selection_bias: Vec<f32>,
-}
-
-impl<B: Backend> RoutingInput<B> {
-    /// A routing for which nothing was drawn.
-    pub fn new(routing: Routing, temperature: f32) -> Self {
-        Self { routing, temperature, drawn: None, selection_bias: Vec::new() }
-    }
-
-    /// The same with what was drawn `[B, K]`.
-    pub fn with_drawn(self, drawn: Option<Tensor<B, 2>>) -> Self {
-        Self { drawn, ..self }
-    }
-}
-
-/// One evaluation of a batch of observations.
-#[derive(Debug, Clone)]
-pub struct Evaluation<B: Backend> {
-    /// Action logits before the mask `[B, A]`.
-    pub logits: Tensor<B, 2>,
-    /// Values `[B]`; of two critics, the first one's.
-    pub values: Tensor<B, 1>,
-    /// The second critic's values `[B]`, if there is one.
-    pub second_values: Option<Tensor<B, 1>>,
-    /// The actor's encoding of the observation `[B, D]`.
-    pub h_obs: Tensor<B, 2>,
-    /// What the router decided, if there is one.
-    pub gates: Option<Gates<B>>,
-    /// Every expert's logits on the compared rows `[R, K, A]`, if there are experts and such rows.
-    pub expert_logits: Option<Tensor<B, 3>>,
-    /// The encoded graph, if there is one.
-    pub graph: Option<GraphEncoding<B>>,
-    /// Logits of the next step's activations of the nodes that are read out `[B, T]`, if predicted.
-    pub next_operator: Option<Tensor<B, 2>>,
-}
-
-impl<B: Backend> Evaluation<B> {
-    /// The values that bootstrap `[B]`: of two critics, the smaller.
-    pub fn bootstrap_values(&self) -> Tensor<B, 1> {
-        match &self.second_values {
-            None => self.values.clone(),
-            Some(second) => smaller(self.values.clone(), second.clone()),
-        }
-    }
 }
 
 impl<B: OpsBackend> ActorCritic<B> {
@@ -179,8 +125,18 @@ impl<B: OpsBackend> ActorCritic<B> {
         input: RoutingInput<B>,
         compared: usize,
     ) -> Evaluation<B> {
+        self.evaluate_with(observation, input, &Wanted { compared, ..Wanted::nothing() })
+    }
+
+    /// [`evaluate`](Self::evaluate), with all that an update may want.
+    pub fn evaluate_with(
+        &self,
+        observation: &Observation<B>,
+        input: RoutingInput<B>,
+        wanted: &Wanted<B>,
+    ) -> Evaluation<B> {
         let skip = input.routing.skips_in_updates();
-        self.run(observation, input, skip, compared)
+        self.run(observation, input, skip, wanted)
     }
 
     /// Evaluates only the experts whose gate is not exactly 0, as a rollout needs it.
@@ -188,7 +144,7 @@ impl<B: OpsBackend> ActorCritic<B> {
     /// Logits and values have the bits of [`evaluate`](Self::evaluate).
     pub fn act(&self, observation: &Observation<B>, input: RoutingInput<B>) -> Evaluation<B> {
         let skip = input.routing.skips_in_rollouts();
-        self.run(observation, input, skip, 0)
+        self.run(observation, input, skip, &Wanted::nothing())
     }
 
     fn run(
@@ -196,9 +152,9 @@ impl<B: OpsBackend> ActorCritic<B> {
         observation: &Observation<B>,
         input: RoutingInput<B>,
         skip: bool,
-        compared: usize,
+        wanted: &Wanted<B>,
     ) -> Evaluation<B> {
-        let graph = self.encode(observation);
+        let graph = self.encode_with(observation, wanted);
         let h_graph = graph.as_ref().map(|encoding| encoding.graph.clone());
         let h_obs = self.actor_trunk.forward(observation.features.clone()); // [B, D]
         let h_obs = probe::tensor("activation/h_obs", h_obs);
@@ -217,7 +173,8 @@ impl<B: OpsBackend> ActorCritic<B> {
             gates.alpha = probe::tensor("activation/gates", gates.alpha);
             gates
         });
-        let (mut logits, expert_logits) = self.act_by_head(&h_obs, &h_graph, gates.as_ref(), skip, compared);
+        let (mut logits, expert_logits) =
+            self.act_by_head(&h_obs, &h_graph, gates.as_ref(), skip, wanted.compared);
         if let Some(shared) = &self.shared_expert {
             let [rows, num_actions] = logits.dims();
             let shared = shared.forward(h_obs.clone()).reshape([rows, num_actions]);
@@ -298,12 +255,18 @@ impl<B: OpsBackend> ActorCritic<B> {
 
     /// The encoded graph, if the policy reads one; after cross-attention, if it has that.
     pub fn encode(&self, observation: &Observation<B>) -> Option<GraphEncoding<B>> {
+        self.encode_with(observation, &Wanted::nothing())
+    }
+
+    fn encode_with(&self, observation: &Observation<B>, wanted: &Wanted<B>) -> Option<GraphEncoding<B>> {
         self.graph.as_ref().map(|encoder| {
             let activations = observation.activations.clone();
             let activations = activations.expect("an environment with a graph has activations");
-            let mut encoding = encoder.forward(activations, observation.node_features.clone());
+            let features = observation.node_features.clone();
+            let (dropped, attended) = (wanted.dropped.as_ref(), wanted.attended);
+            let mut encoding = encoder.forward_with(activations, features, dropped, attended);
             if self.graph_frozen {
-                encoding = detached(encoding);
+                encoding = encoding.detach();
             }
             if let Some(attention) = &self.cross_attention {
                 let nodes = encoding.nodes.last().expect("an encoder has layers").clone();
@@ -358,6 +321,22 @@ impl<B: OpsBackend> ActorCritic<B> {
         Some(Tensor::from_data(TensorData::new(values, [rows, num_experts]), device))
     }
 
+    /// What the graph encoder's dropouts drop in one evaluation of `rows` rows; `None` where nothing is
+    /// to be dropped, and from an encoder that is held fixed: without learning there is nothing to
+    /// regularise.
+    pub fn draw_graph(&self, rows: usize, rng: &mut impl Rng, device: &B::Device) -> Option<GraphDraws<B>> {
+        self.learning_graph()?.draw(rows, rng, device)
+    }
+
+    /// Whether there is a graph encoder that gets gradients.
+    pub fn learns_graph(&self) -> bool {
+        self.learning_graph().is_some()
+    }
+
+    fn learning_graph(&self) -> Option<&GraphEncoder<B>> {
+        self.graph.as_ref().filter(|_| !self.graph_frozen)
+    }
+
     /// The graph encoder, if there is one.
     pub fn graph_encoder(&self) -> Option<&GraphEncoder<B>> {
         self.graph.as_ref()
@@ -398,20 +377,5 @@ fn join<B: Backend>(x: Tensor<B, 2>, h_graph: &Option<Tensor<B, 2>>) -> Tensor<B
     match h_graph {
         Some(h_graph) => Tensor::cat(vec![x, h_graph.clone()], 1),
         None => x,
-    }
-}
-
-/// The smaller of each pair; NaN if either is.
-fn smaller<B: Backend>(a: Tensor<B, 1>, b: Tensor<B, 1>) -> Tensor<B, 1> {
-    let keep_second = a.clone().greater(b.clone()).bool_or(b.clone().is_nan());
-    a.mask_where(keep_second, b)
-}
-
-fn detached<B: Backend>(encoding: GraphEncoding<B>) -> GraphEncoding<B> {
-    GraphEncoding {
-        graph: encoding.graph.detach(),
-        scores: encoding.scores.detach(),
-        attention: encoding.attention,
-        nodes: encoding.nodes.into_iter().map(Tensor::detach).collect(),
     }
 }

@@ -7,15 +7,17 @@ mod actor_critic;
 mod choice;
 mod config;
 mod cross_attention;
+mod evaluation;
 mod experts;
 mod mlp;
 mod observation;
 mod scaling;
 mod surgery;
 
-pub use actor_critic::{ActorCritic, Evaluation, RoutingInput};
+pub use actor_critic::ActorCritic;
 pub use choice::{Choice, ChoiceError, Pick};
 pub use config::{Architecture, Nonlinearity, PolicyConfig, PolicyError};
+pub use evaluation::{Evaluation, RoutingInput, Wanted};
 pub use experts::Experts;
 pub use mlp::Mlp;
 pub use observation::Observation;

@@ -34,6 +34,11 @@ impl Shape {
         }
         config
     }
+
+    /// Whether it has the same experts and the same kind of router.
+    pub fn has_parts_of(&self, other: &Self) -> bool {
+        (&self.kept, self.routes_anew) == (&other.kept, other.routes_anew)
+    }
 }
 
 /// A change of shape, as data: parameters or moments in, parameters or moments out.
@@ -57,9 +62,11 @@ pub struct Transplant<'a> {
 }
 
 impl Transplant<'_> {
-    /// What this change removes and a later one may want back: experts and router as they are.
+    /// What this change removes and a later one may want back: experts and router as they are. Nothing on
+    /// the way back.
     pub fn parked(&self) -> Vec<NamedTensor> {
-        let removes = self.to.kept != self.from.kept || self.to.routes_anew != self.from.routes_anew;
+        let fewer = self.to.kept.is_some() && self.from.kept.is_none();
+        let removes = fewer || self.to.routes_anew && !self.from.routes_anew;
         let part = |t: &&NamedTensor| is_expert(&t.path) || is_router(&t.path);
         if removes { self.current.iter().filter(part).cloned().collect() } else { Vec::new() }
     }
@@ -78,7 +85,15 @@ impl Transplant<'_> {
         let is_moment = fresh.path.contains('/');
         if is_router(&fresh.path) && (rerouted || regrouped) && (is_moment || rerouted) {
             let back = (rerouted && !self.to.routes_anew && !is_moment).then(|| find(self.parked)).flatten();
+            let back = back.map(|t| match &self.to.kept {
+                Some(kept) if t.shape != fresh.shape => narrowed(&t, t.shape.len() - 1, kept),
+                _ => t,
+            });
             return back.filter(|t| t.shape == fresh.shape).unwrap_or_else(|| fresh.clone());
+        }
+        if is_expert(&fresh.path) && is_moment && self.from.kept.is_some() && self.to.kept.is_none() {
+            // The experts that come back have no moments, and one count of steps serves them all.
+            return fresh.clone();
         }
         let Some(current) = find(self.current) else { return fresh.clone() };
         if current.shape == fresh.shape {
@@ -86,11 +101,7 @@ impl Transplant<'_> {
         }
         let axis = if is_expert(&fresh.path) { 0 } else { fresh.shape.len() - 1 };
         match (&self.from.kept, &self.to.kept) {
-            (None, Some(kept)) => NamedTensor {
-                data: gather(&current, axis, kept),
-                path: fresh.path.clone(),
-                shape: fresh.shape.clone(),
-            },
+            (None, Some(kept)) => narrowed(&current, axis, kept),
             (Some(kept), None) => {
                 let mut whole = find(self.parked).filter(|t| t.shape == fresh.shape);
                 let whole = whole.get_or_insert_with(|| fresh.clone());
@@ -117,8 +128,8 @@ fn places(shape: &[usize], axis: usize, index: usize) -> impl Iterator<Item = Ra
     (0..outer).map(move |o| o * step + index * inner..o * step + (index + 1) * inner)
 }
 
-/// The entries `kept` of `axis`, in order.
-fn gather(from: &NamedTensor, axis: usize, kept: &[usize]) -> Vec<f32> {
+/// The same with the entries `kept` of `axis`, in order.
+fn narrowed(from: &NamedTensor, axis: usize, kept: &[usize]) -> NamedTensor {
     let outer: usize = from.shape[..axis].iter().product();
     let mut data = Vec::with_capacity(from.data.len() / from.shape[axis] * kept.len());
     for o in 0..outer {
@@ -127,7 +138,9 @@ fn gather(from: &NamedTensor, axis: usize, kept: &[usize]) -> Vec<f32> {
             data.extend_from_slice(&from.data[place]);
         }
     }
-    data
+    let mut shape = from.shape.clone();
+    shape[axis] = kept.len();
+    NamedTensor { path: from.path.clone(), shape, data }
 }
 
 /// Writes entry i of `from`'s axis to entry `kept[i]` of `whole`'s.
@@ -193,6 +206,19 @@ mod tests {
         let whole = back.perform();
         assert_eq!(whole[0].data, current[0].data, "the removed expert is back");
         assert_eq!(whole[1].data, current[1].data, "with its column of the router");
+    }
+
+    #[test]
+    fn a_router_taken_with_its_experts_comes_back_for_those_that_are_left() {
+        let (from, to) = (Shape { routes_anew: true, ..kept(&[0, 2]) }, kept(&[0, 2]));
+        let (parked, mut current, fresh) = (full(0), narrow(200), narrow(100));
+        current[2] = named("router.hidden.0", &[5], 200);
+        let change = Transplant { from: &from, to: &to, current: &current, fresh: &fresh, parked: &parked };
+        let changed = change.perform();
+        assert_eq!(changed[1].data, [0.0, 2.0, 3.0, 5.0], "its columns of experts 0 and 2");
+        assert_eq!(changed[2].data, parked[2].data);
+        assert_eq!(changed[0].data, current[0].data, "the experts stay");
+        assert!(change.parked().is_empty(), "nothing is taken on the way back");
     }
 
     #[test]

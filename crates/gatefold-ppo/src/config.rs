@@ -138,7 +138,8 @@ pub enum PetTarget {
 pub struct LossConfig {
     /// Which quantity the load-balance loss holds even.
     pub load_balance: LoadBalance,
-    /// How much of each minibatch all experts are compared on, in rows.
+    /// How much of each minibatch all experts are compared on, and the spread of graph attention is
+    /// taken on, in rows.
     #[schemars(range(min = 1))]
     pub compared_rows: usize,
     /// Temperature of the operator scores that the alignment loss makes its target of, dimensionless.

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::B
 use gatefold_curriculum::Plan;
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
 use gatefold_ops::{OpsAutodiffBackend, PpoBatch, PpoLossConfig, ppo_loss, ppo_stats, probe};
-use gatefold_policy::{Evaluation, Observation};
+use gatefold_policy::{ActorCritic, Evaluation, Observation};
 
 use crate::collect::to_host;
 use crate::losses::{self, ExpertCosines, ExpertOperators};
@@ -80,6 +80,12 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         if compares { self.learner.losses.compared_rows } else { 0 }
     }
 
+    /// Rows on which graph attention has to have a gradient.
+    pub(crate) fn attended_rows(&self, policy: &ActorCritic<B>) -> usize {
+        let looks = self.plan.coefficients.attention_gini != 0.0 && policy.learns_graph();
+        if looks { self.learner.losses.compared_rows } else { 0 }
+    }
+
     /// Whether comparing experts makes sense: with two actions centred logits are always collinear.
     fn compares_experts(&self) -> bool {
         self.learner.experts.len() >= 2 && self.learner.spec.num_actions() > 2
@@ -120,6 +126,10 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         self.add_routing(&mut terms, evaluation);
         self.add_comparisons(&mut terms, evaluation, observation);
         self.add_in_time(&mut terms, evaluation, observation, minibatch);
+        if let Some(ginis) = ginis(evaluation, Tensor::clone) {
+            let term = losses::attention_gini_loss(ginis).mean();
+            terms.add(names::LOSSES_ATTENTION_GINI, c.attention_gini, term);
+        }
         terms
     }
 
@@ -223,6 +233,9 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         let c = &self.plan.coefficients;
         let mut metrics = Metrics::new();
         let mut set = |loss, what, value| metrics.set(names::loss_statistic(loss, what), value);
+        if let Some(ginis) = ginis(evaluation, |weights| weights.clone().inner()) {
+            set(names::LOSSES_ATTENTION_GINI, "value", f64::from(to_host(ginis.mean())[0]));
+        }
         let Some(gates) = &evaluation.gates else { return metrics };
         let balance = losses::balance_statistics(&gates.probabilities);
         set(names::LOSSES_LOAD_BALANCE, "most_used", balance.most_used);
@@ -250,6 +263,19 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         }
         metrics
     }
+}
+
+/// The Gini coefficient of each layer's attention `[L]`, where that is wanted and of the layers that have
+/// nodes with a choice.
+fn ginis<B: Backend, C: Backend>(
+    evaluation: &Evaluation<B>,
+    weights: impl Fn(&Tensor<B, 3>) -> Tensor<C, 3>,
+) -> Option<Tensor<C, 1>> {
+    let layers = evaluation.graph.as_ref()?.attended.iter();
+    let each: Vec<_> = layers
+        .filter_map(|layer| losses::attention_gini(weights(&layer.weights), layer.edges.offsets()))
+        .collect();
+    (!each.is_empty()).then(|| Tensor::cat(each, 0))
 }
 
 /// `mean(|e| <= 1 ? e^2 / 2 : |e| - 1/2)`.

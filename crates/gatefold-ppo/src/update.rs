@@ -2,11 +2,11 @@
 
 use burn::optim::GradientsParams;
 use gatefold_curriculum::Plan;
-use gatefold_env::{EnvSpec, StreamRng};
+use gatefold_env::{EnvSpec, Purpose, StreamRng, sibling};
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
 use gatefold_ops::{OpsAutodiffBackend, ppo_stats, probe};
 use gatefold_optim::{AdamW, first_non_finite};
-use gatefold_policy::{ActorCritic, Evaluation, RoutingInput};
+use gatefold_policy::{ActorCritic, Evaluation, RoutingInput, Wanted};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -75,9 +75,10 @@ impl Learner {
     /// Improves `policy` on `batch` and returns it with the update's metrics.
     ///
     /// Every minibatch is evaluated with the inputs, masks, routing and temperature of the rollout,
-    /// so the probability ratio is 1 on the first one. `optimizer_steps` counts on over the run and
-    /// picks the learning rate from the plan's segment. `rng` draws the shuffles. Where a loss looks at
-    /// several steps, minibatches are whole segments of 16 consecutive steps of one environment.
+    /// so the probability ratio is 1 on the first one, unless a dropout is on. `optimizer_steps` counts
+    /// on over the run and picks the learning rate from the plan's segment. `rng` draws the shuffles;
+    /// what the graph encoder's dropouts drop comes from its [`sibling`]. Where a loss looks at several
+    /// steps, minibatches are whole segments of 16 consecutive steps of one environment.
     #[expect(clippy::too_many_arguments, reason = "each is another thing that the run owns")]
     pub fn update<B: OpsAutodiffBackend>(
         &self,
@@ -94,6 +95,7 @@ impl Learner {
             return Err(non_finite(&Place::default(), what, value));
         }
         let objective = Objective::<B>::new(self, plan, device);
+        let mut dropout = sibling(rng, Purpose::Dropout);
         let mut order = Order::new(batch, plan.coefficients.needs_segments());
         let mut means = MeanAccumulator::new();
         let mut first = None;
@@ -108,7 +110,12 @@ impl Learner {
                 let (observation, drawn, data) =
                     gather::<B>(batch, &minibatch.rows, &self.spec, &self.ppo, device);
                 let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
-                let evaluation = policy.evaluate(&observation, input, objective.compared_rows());
+                let wanted = Wanted {
+                    compared: objective.compared_rows(),
+                    attended: objective.attended_rows(&policy),
+                    dropped: policy.draw_graph(minibatch.rows.len(), &mut dropout, device),
+                };
+                let evaluation = policy.evaluate_with(&observation, input, &wanted);
                 let terms = objective.terms(&evaluation, &observation, data, &minibatch);
                 let value = f64::from(to_host(terms.loss.clone())[0]);
                 check(&at, &evaluation, &terms, value)?;

@@ -20,7 +20,8 @@ pub(crate) struct Parts<B: OpsAutodiffBackend> {
     pub(crate) rewards: RewardScaler,
     pub(crate) curriculum: Curriculum,
     pub(crate) learner: Learner,
-    /// Added where top-k selects, `[K]`; empty without balance by bias.
+    /// Added where top-k selects, one for each configured expert; empty without balance by bias. Rungs that
+    /// take experts away do not route by top-k, so it is never used with fewer.
     pub(crate) selection_bias: Vec<f32>,
     /// What the ladder left of the policy, and what it took.
     pub(crate) shape: Shape,

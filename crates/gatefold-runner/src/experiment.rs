@@ -248,7 +248,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         metrics.merge(self.take_in(&rollout));
         let before = self.routing_probabilities(&rollout, &plan);
         metrics.merge(self.look_at(&rollout));
-        let load = self.selection_load(&rollout);
+        let load = self.selection_load(&rollout, &plan);
         let ppo = &self.config.ppo;
         let rewards = self.parts.rewards.scale(rollout.rewards.view(), rollout.ends.view(), ppo.gamma);
         metrics.set(names::REWARD_SCALE, self.parts.rewards.divisor());

@@ -28,7 +28,7 @@ pub(crate) struct LearnedState {
     pub(crate) env_step: u64,
     pub(crate) rewards: RewardScaler,
     pub(crate) scaling: Option<ObservationScaling>,
-    /// Added where top-k selects, `[K]`; empty without balance by bias.
+    /// Added where top-k selects, one for each configured expert; empty without balance by bias.
     pub(crate) selection_bias: Vec<f32>,
     pub(crate) shape: Shape,
 }
@@ -128,7 +128,19 @@ impl<B: OpsAutodiffBackend> Parts<B> {
     }
 
     /// Gives the policy another shape; what both shapes have keeps its values.
+    ///
+    /// What several rungs took, one after the other, comes back in the same steps.
     pub(crate) fn reshape(&mut self, to: Shape, device: &B::Device) -> Result<(), RunError> {
+        if let Some(goal) = self.parked.iter().position(|parked| parked.from.has_parts_of(&to)) {
+            while self.parked.len() > goal + 1 {
+                let last = self.parked.last().expect("more than the goal");
+                self.reshape_once(Shape { graph_frozen: to.graph_frozen, ..last.from.clone() }, device)?;
+            }
+        }
+        self.reshape_once(to, device)
+    }
+
+    fn reshape_once(&mut self, to: Shape, device: &B::Device) -> Result<(), RunError> {
         if to == self.shape {
             return Ok(());
         }
@@ -152,15 +164,10 @@ impl<B: OpsAutodiffBackend> Parts<B> {
         let policy = policy.expect("a transplant has the tensors of the new shape");
         optimizer.import(&moments.perform()).expect("a transplant has the moments of the new shape");
         let removed = parameters.parked();
-        if self.parked.last().is_some_and(|parked| parked.from == to) {
+        if self.parked.last().is_some_and(|parked| parked.from.has_parts_of(&to)) {
             self.parked.pop();
         } else if !removed.is_empty() {
             self.parked.push(Parked { from: self.shape.clone(), tensors: removed });
-        }
-        if let (None, Some(kept)) = (&self.shape.kept, &to.kept)
-            && !self.selection_bias.is_empty()
-        {
-            self.selection_bias = kept.iter().map(|&k| self.selection_bias[k]).collect();
         }
         self.policy = Some(policy);
         self.optimizer = optimizer;

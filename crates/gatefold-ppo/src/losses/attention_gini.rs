@@ -53,7 +53,7 @@ fn rank_slopes(ascending: &[usize], weights: &[f32], slopes: &mut [f32]) {
     }
 }
 
-/// `(gini - .3)^2` of a mean [`attention_gini`]: attention should neither look everywhere nor at one
+/// `(gini - .3)^2` of each layer's mean [`attention_gini`]: attention should neither look everywhere nor at one
 /// node alone.
 ///
 /// The square is of the mean, so single nodes are free to differ.

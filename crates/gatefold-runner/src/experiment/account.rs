@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
-use gatefold_curriculum::Plan;
+use gatefold_curriculum::{Plan, Routing};
 use gatefold_monitor::{Episode, Metrics, names};
 use gatefold_ops::OpsAutodiffBackend;
 use gatefold_policy::Observation;
@@ -76,9 +76,9 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
     }
 
     /// How often each expert was selected, where selection is balanced by bias.
-    pub(super) fn selection_load(&self, rollout: &Rollout) -> Option<Vec<f64>> {
+    pub(super) fn selection_load(&self, rollout: &Rollout, plan: &Plan) -> Option<Vec<f64>> {
         let num_experts = self.parts.selection_bias.len();
-        if num_experts == 0 || rollout.drawn.is_empty() {
+        if num_experts == 0 || !matches!(plan.routing, Routing::TopK { .. }) {
             return None;
         }
         let mut load = vec![0.0; num_experts];
