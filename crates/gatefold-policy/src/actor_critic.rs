@@ -125,7 +125,7 @@ impl<B: OpsBackend> ActorCritic<B> {
         input: RoutingInput<B>,
         compared: usize,
     ) -> Evaluation<B> {
-        self.evaluate_with(observation, input, &Wanted { compared, ..Wanted::nothing() })
+        self.evaluate_with(observation, input, &Wanted { compared, predicted: true, ..Wanted::nothing() })
     }
 
     /// [`evaluate`](Self::evaluate), with all that an update may want.
@@ -194,6 +194,7 @@ impl<B: OpsBackend> ActorCritic<B> {
             next_operator: self
                 .next_operator
                 .as_ref()
+                .filter(|_| wanted.predicted)
                 .zip(h_graph)
                 .map(|(head, h_graph)| init::apply_linear(head, h_graph, Activation::Identity))
                 .map(|logits| probe::tensor("activation/next_operator", logits)),

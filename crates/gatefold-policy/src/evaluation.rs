@@ -40,6 +40,8 @@ pub struct Wanted<B: Backend> {
     pub compared: usize,
     /// How many of the first rows graph attention is wanted on, with its gradient.
     pub attended: usize,
+    /// Whether the next step's operators are to be predicted, if there is a head for them.
+    pub predicted: bool,
     /// What the graph encoder's dropouts drop: [`ActorCritic::draw_graph`].
     pub dropped: Option<GraphDraws<B>>,
 }
@@ -47,7 +49,7 @@ pub struct Wanted<B: Backend> {
 impl<B: Backend> Wanted<B> {
     /// Nothing more, and nothing dropped.
     pub fn nothing() -> Self {
-        Self { compared: 0, attended: 0, dropped: None }
+        Self { compared: 0, attended: 0, predicted: false, dropped: None }
     }
 }
 

@@ -129,8 +129,12 @@ impl Collector {
                 ..RoutingInput::new(plan.routing, plan.temperature)
             };
             let evaluation = policy.act(&observation, input);
+            // Each critic's own: the smaller of two would hide an infinity.
+            self.finite(VALUE, t, &to_host(evaluation.values.clone()))?;
+            if let Some(second) = evaluation.second_values.clone() {
+                self.finite(VALUE, t, &to_host(second))?;
+            }
             let values = to_host(evaluation.bootstrap_values());
-            self.finite(VALUE, t, &values)?;
             let logits = to_host(evaluation.logits);
             self.finite("an action logit", t, &logits)?;
             let first = t * envs * self.spec.num_actions();

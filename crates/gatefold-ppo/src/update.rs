@@ -111,6 +111,7 @@ impl Learner {
                     gather::<B>(batch, &minibatch.rows, &self.spec, &self.ppo, device);
                 let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
                 let wanted = Wanted {
+                    predicted: plan.coefficients.next_operator != 0.0,
                     compared: objective.compared_rows(),
                     attended: objective.attended_rows(&policy),
                     dropped: policy.draw_graph(minibatch.rows.len(), &mut dropout, device),

@@ -1,6 +1,6 @@
 //! Which sites an experiment has: every one that a run of it passes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,6 @@ pub struct Site {
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     updating: AtomicBool,
-    asked: Mutex<HashSet<Site>>,
     found: Mutex<BTreeSet<Site>>,
 }
 
@@ -48,11 +47,12 @@ impl Probe for Recorder {
     }
 
     fn wants(&self, site: &str) -> bool {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(self.site(site))
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        !site.starts_with("metric/") && !found.contains(&self.site(site))
     }
 
     fn change(&self, site: &str, values: &mut [f32], _width: usize) {
-        if !values.is_empty() && !site.starts_with("metric/") {
+        if !values.is_empty() {
             self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(self.site(site));
         }
     }

@@ -144,10 +144,17 @@ impl Trial {
     /// What the run did after `iteration`, in a few words.
     pub(super) fn action(&self, after: u64) -> String {
         let mut actions: Vec<String> = Vec::new();
+        let mut rungs: Vec<&str> = Vec::new();
         for event in self.after(after) {
             let action = match &event.what {
                 Happening::UpdateDiscarded { .. } => "update discarded".to_string(),
-                Happening::LadderStep { from, to, .. } => format!("ladder {from} -> {to}"),
+                Happening::LadderStep { from, to, .. } => {
+                    if rungs.is_empty() {
+                        rungs.push(from);
+                    }
+                    rungs.push(to);
+                    continue;
+                }
                 Happening::PhaseHeld { phase, .. } => format!("phase {phase} held"),
                 Happening::VerdictRaised { verdict } if verdict.severity > Severity::Info => {
                     "reported".to_string()
@@ -157,6 +164,9 @@ impl Trial {
             if !actions.contains(&action) {
                 actions.push(action);
             }
+        }
+        if !rungs.is_empty() {
+            actions.push(format!("ladder {}", rungs.join(" -> ")));
         }
         if self.end.is_err() {
             actions.push("saved and stopped".to_string());

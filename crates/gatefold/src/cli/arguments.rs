@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use gatefold_curriculum::Rung;
 use gatefold_runner::{Device, RunOptions};
 
+use super::chaos::ChaosArgs;
 use super::compare::CompareArgs;
 use super::study::StudyArgs;
 
@@ -111,6 +112,9 @@ pub(super) enum Command {
         #[command(flatten)]
         machine: Machine,
     },
+    /// Put faults into an experiment, and report what it does about each
+    #[cfg_attr(not(feature = "chaos"), command(hide = true))]
+    Chaos(ChaosArgs),
     /// The environments
     #[command(subcommand)]
     Env(EnvCommand),

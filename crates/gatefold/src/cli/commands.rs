@@ -15,7 +15,7 @@ use miette::Diagnostic;
 use super::arguments::{BenchCommand, CheckpointCommand, Command, ConfigCommand, EnvCommand};
 use super::progress::LiveReporter;
 use super::terminal::Terminal;
-use super::{compare, study};
+use super::{chaos, compare, study};
 
 /// Exit code of a question that was answered with no.
 const NO: u8 = 1;
@@ -25,7 +25,7 @@ type Failure = Box<dyn Diagnostic>;
 
 /// A failure that is not the runner's.
 #[derive(Debug)]
-struct Refused(String);
+pub(super) struct Refused(pub(super) String);
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -84,6 +84,10 @@ pub(super) fn carry_out(
         }
         Command::Study(args) => study::carry_out(args, entries, terminal)?,
         Command::Compare(args) => compare::carry_out(args, terminal)?,
+        #[cfg(feature = "chaos")]
+        Command::Chaos(args) => return chaos::carry_out(args, entries, terminal),
+        #[cfg(not(feature = "chaos"))]
+        Command::Chaos(args) => return chaos::carry_out(&args),
         Command::Env(EnvCommand::List) => terminal.say(&environment_list(entries)),
         Command::Env(EnvCommand::Check { name, options }) => {
             terminal.say(&check_environment(&name, &options, entries)?);
