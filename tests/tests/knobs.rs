@@ -147,7 +147,6 @@ const ALONE: &[&str] = &[
     "optimizer.eps=0.1",
     "optimizer.weight_decay=0.5",
     "curriculum.schedule=constant",
-    "curriculum.unit=episodes",
     "curriculum.warmup_until=0.4",
     "curriculum.transition_until=0.9",
     "curriculum.routing=entmax15",
@@ -249,13 +248,17 @@ fn together() -> Vec<(&'static str, Vec<&'static str>)> {
         CONSTANT.iter().map(|&key| (key, vec!["curriculum.schedule=constant"])).collect();
     rows.extend([
         ("policy.next_operator=true", vec![]),
+        ("curriculum.unit=episodes", vec!["curriculum.warmup_until=1", "curriculum.transition_until=1"]),
         ("losses.pet_on=gates", vec!["curriculum.optional.pet=1.0"]),
         ("losses.pet_huber=1e-4", vec!["curriculum.optional.pet=1.0"]),
         ("curriculum.top_k=1", vec!["curriculum.routing=top-k"]),
         ("losses.load_balance=bias", vec!["curriculum.routing=top-k"]),
         ("curriculum.large_batch_scaling=true", large),
         ("curriculum.advance_when_healthy=true", STRICT.to_vec()),
-        ("curriculum.max_hold=0.01", with(&STRICT, &["curriculum.advance_when_healthy=true"])),
+        (
+            "curriculum.max_hold=0.01",
+            with(&STRICT, &["curriculum.advance_when_healthy=true", "run.total_steps=2560"]),
+        ),
         (
             "curriculum.constant.gate_entropy_sign=minimise",
             vec!["curriculum.schedule=constant", "curriculum.constant.gate_entropy=0.5"],
@@ -296,7 +299,7 @@ fn every_key_changes_what_a_run_does() {
     }
     for (key, settings) in together() {
         let changed = [&settings[..], &[key]].concat();
-        assert_ne!(outcome(&changed), outcome(&settings), "{key} beside {settings:?} changes nothing");
+        assert!(outcome(&changed) != outcome(&settings), "{key} beside {settings:?} changes nothing");
     }
 }
 

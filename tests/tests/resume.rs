@@ -86,15 +86,17 @@ impl Reporter for Copies {
     }
 }
 
+/// The writer goes on meanwhile: a folder that it renames has vanished, as it would for the kill.
 fn copy_folder(from: &Path, to: &Path) {
+    let vanished = |e: std::io::Error| assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{e}");
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
+    let entries = fs::read_dir(from).map(|entries| entries.map(Result::unwrap).collect::<Vec<_>>());
+    for entry in entries.map_err(vanished).unwrap_or_default() {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_folder(&source, &target);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            fs::copy(source, target).map(drop).unwrap_or_else(vanished);
         }
     }
 }
