@@ -11,7 +11,7 @@ use super::digest;
 use crate::error::RunError;
 
 /// The format this build writes and reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 /// SHA-256 of the manifest, so that no byte of a folder goes unchecked.
