@@ -132,11 +132,11 @@ fn another_format_is_an_error_and_not_passed_over() {
     let store = saved(folder.path(), [10, 20]);
     let path = folder.path().join("step-000000000020");
     let manifest = fs::read_to_string(path.join("manifest.json")).unwrap();
-    let manifest = manifest.replace("\"format\": 1", "\"format\": 7");
+    let manifest = manifest.replace("\"format\": 2", "\"format\": 7");
     fs::write(path.join("manifest.sha256"), format!("{}\n", digest(manifest.as_bytes()))).unwrap();
     fs::write(path.join("manifest.json"), manifest).unwrap();
     let error = store.latest().unwrap_err();
-    assert!(matches!(error, RunError::Version { found: 7, supported: 1, .. }), "{error}");
+    assert!(matches!(error, RunError::Version { found: 7, supported: 2, .. }), "{error}");
 }
 
 #[test]
