@@ -69,7 +69,12 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
             let count = nodes.len();
             Tensor::from_data(TensorData::new(nodes, [count]), device)
         });
-        Self { learner, plan, operators: ExpertOperators::new(&expert_of, num_experts, device), readout }
+        // With one such expert the target would be the same in every state: an order to collapse.
+        let mut aligned: Vec<usize> = expert_of.iter().copied().flatten().collect();
+        aligned.sort_unstable();
+        aligned.dedup();
+        let operators = (aligned.len() >= 2).then(|| ExpertOperators::new(&expert_of, num_experts, device));
+        Self { learner, plan, operators: operators.flatten(), readout }
     }
 
     /// Rows on which all experts have to be evaluated.

@@ -298,6 +298,7 @@ mod tests {
         let mut graph = TypedGraph::new("chain", &["condition", "operator"], &["operator"]);
         graph.add_node("hungry", "condition", None).unwrap();
         graph.add_node("eat", "operator", Some("survival")).unwrap();
+        graph.add_node("hunt", "operator", Some("combat")).unwrap();
         graph.add_edge("hungry", "eat", "then").unwrap();
         let graph = Arc::new(graph.with_self_loops());
         let with_graph = EnvSpec { graph: Some(graph), ..EnvSpec::new(3, 4) };
@@ -309,7 +310,7 @@ mod tests {
             (
                 |c| c.policy.experts = vec!["left".into(), "right".into()],
                 with_graph.clone(),
-                Some("no operator of the graph `chain` names one of policy.experts (left, right)"),
+                Some("operators of the graph `chain` name fewer than two of policy.experts (left, right)"),
             ),
             (|_| (), EnvSpec { num_features: 3, ..EnvSpec::new(3, 2) }, Some("losses/diversity is off")),
             (

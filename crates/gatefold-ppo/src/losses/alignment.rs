@@ -15,8 +15,7 @@ pub struct ExpertOperators<B: Backend> {
 
 impl<B: Backend> ExpertOperators<B> {
     /// From each operator's expert, in the order of the scores; `None` for an operator that belongs
-    /// to nobody. With fewer than two experts that have operators the target would be the same in every
-    /// state: the result is `None`.
+    /// to nobody. No expert with operators leaves nothing to align with: the result is `None`.
     /// Panics if an expert is `num_experts` or more.
     pub fn new(expert_of: &[Option<usize>], num_experts: usize, device: &B::Device) -> Option<Self> {
         let mut counts = vec![0usize; num_experts];
@@ -31,7 +30,7 @@ impl<B: Backend> ExpertOperators<B> {
         }
         let without: Vec<bool> = counts.iter().map(|&n| n == 0).collect();
         let mean = TensorData::new(mean, [expert_of.len(), num_experts]);
-        (counts.iter().filter(|&&n| n > 0).count() >= 2).then(|| Self {
+        counts.iter().any(|&n| n > 0).then(|| Self {
             mean: Tensor::from_data(mean, device),
             without: Tensor::from_data(TensorData::new(without, [1, num_experts]), device),
         })
