@@ -352,8 +352,8 @@ fn lasting_trouble_leads_down_every_rung_from_the_last_healthy_state_and_lasting
     // Steps that change no shape return to the healthy state, whole.
     for step in [freeze, softmax] {
         let (base, after) = (&run.saved[step.base], &run.saved[step.at]);
-        assert_eq!(differing(&base.policy, &after.policy), [String::new(); 0], "{}", step.to);
-        assert_eq!(differing(&base.moments, &after.moments), [String::new(); 0], "{}", step.to);
+        assert_eq!(differing(&base.policy, &after.policy), Vec::<String>::new(), "{}", step.to);
+        assert_eq!(differing(&base.moments, &after.moments), Vec::<String>::new(), "{}", step.to);
     }
     let graph = |saved: &Saved| -> Vec<NamedTensor> {
         saved.policy.values().filter(|t| t.path.starts_with("graph.")).cloned().collect()
@@ -366,7 +366,7 @@ fn lasting_trouble_leads_down_every_rung_from_the_last_healthy_state_and_lasting
 
     // Two experts stay, with weights and moments; the router's moments start anew.
     let (base, after) = (&run.saved[fewer.base], &run.saved[fewer.at]);
-    assert_eq!(differing(&narrowed(&base.policy), &after.policy), [String::new(); 0]);
+    assert_eq!(differing(&narrowed(&base.policy), &after.policy), Vec::<String>::new());
     let fresh = differing(&narrowed(&base.moments), &after.moments);
     assert_eq!(parts(&fresh), ["router"]);
     let router = after.moments.values().filter(|t| t.path.starts_with("router."));
@@ -398,7 +398,7 @@ fn lasting_trouble_leads_down_every_rung_from_the_last_healthy_state_and_lasting
     assert_eq!(router(after), router(&run.saved[v2.base]), "the router that was taken away");
 
     let (before, after) = (&run.saved[to_softmax.at - 1], &run.saved[to_softmax.at]);
-    assert_eq!(differing(&narrowed(&after.policy), &before.policy), [String::new(); 0]);
+    assert_eq!(differing(&narrowed(&after.policy), &before.policy), Vec::<String>::new());
     let taken = &run.saved[fewer.base].policy;
     for tensor in after.policy.values().filter(|t| is_per_expert(t)) {
         let (back, parked) = (kept(tensor, &[1, 2]), kept(&taken[&tensor.path], &[1, 2]));
@@ -406,7 +406,7 @@ fn lasting_trouble_leads_down_every_rung_from_the_last_healthy_state_and_lasting
     }
     for step in [to_freeze, to_full] {
         let (before, after) = (&run.saved[step.at - 1], &run.saved[step.at]);
-        assert_eq!(differing(&before.policy, &after.policy), [String::new(); 0], "{}", step.to);
+        assert_eq!(differing(&before.policy, &after.policy), Vec::<String>::new(), "{}", step.to);
     }
 }
 

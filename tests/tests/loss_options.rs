@@ -43,6 +43,9 @@ fn moved(a: &[NamedTensor], b: &[NamedTensor]) -> Vec<String> {
 
 #[test]
 fn every_loss_moves_the_parts_it_reads_and_leaves_the_others_alone() {
+    /// A loss, what it needs of the learner, its coefficient, and the parts it moves.
+    type Case = (&'static str, fn(&mut Learner), Set, &'static [&'static str]);
+
     type Set = fn(&mut Coefficients, f32);
     let all = ["actor_trunk", "critic_trunk", "graph", "head", "next_operator", "router", "value"];
     let router: &[&str] = &["actor_trunk", "graph", "router"];
@@ -52,7 +55,7 @@ fn every_loss_moves_the_parts_it_reads_and_leaves_the_others_alone() {
     let gates: fn(&mut Learner) = |learner| learner.losses.pet_on = PetTarget::Gates;
     let switch: fn(&mut Learner) = |learner| learner.losses.load_balance = LoadBalance::Switch;
     let nothing: fn(&mut Learner) = |_| ();
-    let cases: [(&str, fn(&mut Learner), Set, &[&str]); 15] = [
+    let cases: [Case; 15] = [
         (names::LOSSES_LOAD_BALANCE, nothing, |c, x| c.load_balance = x, router),
         (names::LOSSES_LOAD_BALANCE, switch, |c, x| c.load_balance = x, router),
         (names::LOSSES_GATE_ENTROPY, nothing, |c, x| c.gate_entropy = x, router),
@@ -94,7 +97,7 @@ fn balance_by_bias_is_no_loss() {
     let (with, metrics) = one_step(bias, weighed);
     let (without, _) = one_step(|_| (), Coefficients::default());
     assert_eq!(metrics.get(names::LOSSES_LOAD_BALANCE), None);
-    assert_eq!(moved(&with, &without), [String::new(); 0]);
+    assert_eq!(moved(&with, &without), Vec::<String>::new());
 }
 
 #[test]
