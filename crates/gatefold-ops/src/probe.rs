@@ -1,7 +1,7 @@
 //! Named places where a test may put a fault into a running experiment.
 //!
 //! Built without the feature `chaos` these functions give back what they are given and compile to
-//! nothing. With it, an installed [`Probe`] may change values on their way: a NaN in one activation, a
+//! nothing. With it, an installed `Probe` may change values on their way: a NaN in one activation, a
 //! gradient ten thousand times too large, an expert that is never chosen. Sites are named like metrics,
 //! `group/what`; those of parameters end in the parameter's path.
 

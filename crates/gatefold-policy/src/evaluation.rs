@@ -42,7 +42,7 @@ pub struct Wanted<B: Backend> {
     pub attended: usize,
     /// Whether the next step's operators are to be predicted, if there is a head for them.
     pub predicted: bool,
-    /// What the graph encoder's dropouts drop: [`ActorCritic::draw_graph`].
+    /// What the graph encoder's dropouts drop: [`ActorCritic::draw_graph`](crate::ActorCritic::draw_graph).
     pub dropped: Option<GraphDraws<B>>,
 }
 
