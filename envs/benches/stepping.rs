@@ -24,22 +24,27 @@ fn step<const NUM_ENVS: usize>(bencher: Bencher, name: &str) {
     let mut results = StepResults::new(&spec, NUM_ENVS);
     batch.reset(observations.as_mut()).expect("a reset");
     let mut rng = stream(1, Purpose::Actions, 0);
-    let mut tape: Vec<Vec<usize>> = Vec::new();
-    tape.resize_with(TAPE, || (0..NUM_ENVS).map(|_| rng.random_range(0..usize::MAX)).collect());
-    let mut actions = vec![Action::Discrete(0); NUM_ENVS];
+    let mut tape: Vec<Vec<Action>> = Vec::new();
+    let mut draw = || Action::Discrete(rng.random_range(0..spec.num_actions()));
+    tape.resize_with(TAPE, || (0..NUM_ENVS).map(|_| draw()).collect());
+    let mut actions = tape[0].clone();
     let mut at = 0;
     bencher.counter(ItemsCount::new(NUM_ENVS)).bench_local(|| {
-        for (env, action) in actions.iter_mut().enumerate() {
-            *action = Action::Discrete(allowed(&observations.mask, spec.num_actions(), env, tape[at][env]));
-        }
         at = (at + 1) % TAPE;
-        batch.step(&actions, observations.as_mut(), &mut results).expect("a step");
+        let drawn = &tape[at];
+        if spec.masked {
+            let rows = observations.mask.chunks_exact(spec.num_actions());
+            let choices = drawn.iter().zip(rows).map(|(&action, row)| allowed(row, action));
+            actions.iter_mut().zip(choices).for_each(|(action, choice)| *action = choice);
+        }
+        let chosen = if spec.masked { &actions } else { drawn };
+        batch.step(chosen, observations.as_mut(), &mut results).expect("a step");
     });
 }
 
 /// The first allowed action at or after `draw`, cyclically.
-fn allowed(mask: &[bool], num_actions: usize, env: usize, draw: usize) -> usize {
-    let row = &mask[env * num_actions..(env + 1) * num_actions];
-    let start = draw % num_actions;
-    (0..num_actions).map(|k| (start + k) % num_actions).find(|&a| row[a]).expect("a mask is never empty")
+fn allowed(mask: &[bool], draw: Action) -> Action {
+    let start = draw.index();
+    let action = (start..mask.len()).chain(0..start).find(|&action| mask[action]);
+    Action::Discrete(action.expect("a mask is never empty"))
 }

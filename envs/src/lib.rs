@@ -7,6 +7,7 @@ pub mod cartpole;
 pub mod corridor;
 pub mod delve;
 pub mod identity;
+mod small_angle;
 
 #[cfg(test)]
 mod mean_return;

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::slot::{Run, Slot};
+use crate::run::Run;
+use crate::slot::{Slots, Tally};
 use crate::{
     Action, BatchEnv, EnvError, EnvSpec, Environment, Episode, ObservationBatchMut, Purpose, Single,
     StepResults, StreamRng, stream,
@@ -11,7 +12,7 @@ use crate::{
 /// Work worth a thread of its own, in nanoseconds: handing it over costs about 10 microseconds.
 const PIECE_NANOS: u64 = 30_000;
 /// The cost of a step is measured on this many environments ...
-const MEASURED: usize = 8;
+const MEASURED: usize = 32;
 /// ... once in this many batched steps.
 const MEASURE_EVERY: u32 = 16;
 
@@ -22,7 +23,7 @@ const MEASURE_EVERY: u32 = 16;
 /// environments, so the split decides only who computes, never what.
 pub struct Batch<E> {
     spec: EnvSpec,
-    slots: Vec<Slot<E>>,
+    slots: Slots<E>,
     /// Cost of one environment's step in nanoseconds, as measured.
     step_nanos: u64,
     steps_until_measured: u32,
@@ -40,16 +41,8 @@ impl<E: Environment> Batch<E> {
         }
         let env = E::new(config)?;
         let spec = env.spec();
-        let slots = (0..num_envs)
-            .map(|i| Slot {
-                env: env.clone(),
-                rng: stream(seed, Purpose::Environment, i as u64),
-                episode_return: 0.0,
-                length: 0,
-                score: 0.0,
-                finished: None,
-            })
-            .collect();
+        let rngs = (0..num_envs).map(|i| stream(seed, Purpose::Environment, i as u64)).collect();
+        let slots = Slots::new(&env, rngs);
         Ok(Self { spec, slots, step_nanos: 32, steps_until_measured: 0 })
     }
 
@@ -59,7 +52,7 @@ impl<E: Environment> Batch<E> {
 
     /// Environment `index`, for tests and studies that look inside.
     pub fn env(&self, index: usize) -> &E {
-        &self.slots[index].env
+        &self.slots.envs[index]
     }
 }
 
@@ -77,18 +70,16 @@ impl<E: Environment> BatchEnv for Batch<E> {
         self.slots.len()
     }
 
-    fn reset(&mut self, mut observations: ObservationBatchMut<'_>) -> Result<(), EnvError> {
-        for (i, slot) in self.slots.iter_mut().enumerate() {
-            slot.reset();
-            slot.env.observe(&mut observations.row(i));
+    fn reset(&mut self, observations: ObservationBatchMut<'_>) -> Result<(), EnvError> {
+        for (env, rng) in self.slots.envs.iter_mut().zip(&mut self.slots.rngs) {
+            env.reset(rng);
         }
-        Ok(())
+        self.slots.tallies.fill(Tally::default());
+        self.observe(observations)
     }
 
-    fn observe(&self, mut observations: ObservationBatchMut<'_>) -> Result<(), EnvError> {
-        for (i, slot) in self.slots.iter().enumerate() {
-            slot.env.observe(&mut observations.row(i));
-        }
+    fn observe(&self, observations: ObservationBatchMut<'_>) -> Result<(), EnvError> {
+        E::observe_all(&self.slots.envs, observations);
         Ok(())
     }
 
@@ -101,27 +92,28 @@ impl<E: Environment> BatchEnv for Batch<E> {
         assert_eq!(actions.len(), self.slots.len(), "one action per environment");
         let limit = self.spec.max_episode_steps;
         results.finished.clear();
-        let StepResults { rewards, ends, finals, finished } = results;
-        let slots = &mut self.slots[..];
-        let mut run = Run { slots, actions, observations, rewards, ends, finals: finals.as_mut() };
-        if self.steps_until_measured == 0 {
-            self.steps_until_measured = MEASURE_EVERY;
-            let measured = MEASURED.min(run.slots.len());
-            let (first, rest) = run.split_at(measured);
-            let start = Instant::now();
-            first.step(limit, usize::MAX);
-            let nanos = start.elapsed().as_nanos() as u64 / measured as u64;
-            // At most doubled: a measurement that was interrupted must not decide the next steps.
-            self.step_nanos = nanos.clamp(1, 2 * self.step_nanos);
-            run = rest;
+        let mut run = Run::new(&mut self.slots, actions, observations, results);
+        if rayon::current_num_threads() > 1 {
+            if self.steps_until_measured == 0 {
+                self.steps_until_measured = MEASURE_EVERY;
+                let measured = MEASURED.min(run.len());
+                let (first, rest) = run.split_at(measured);
+                let start = Instant::now();
+                first.step(limit, usize::MAX);
+                let nanos = start.elapsed().as_nanos() as u64 / measured as u64;
+                // At most doubled: a measurement that was interrupted must not decide the next steps.
+                self.step_nanos = nanos.clamp(1, 2 * self.step_nanos);
+                run = rest;
+            }
+            self.steps_until_measured -= 1;
+            run.step(limit, (PIECE_NANOS / self.step_nanos).max(1) as usize);
+        } else {
+            run.step(limit, usize::MAX);
         }
-        self.steps_until_measured -= 1;
-        run.step(limit, (PIECE_NANOS / self.step_nanos).max(1) as usize);
-        for (env, end) in results.ends.iter().enumerate() {
+        for (env, (end, &ended)) in results.ends.iter().zip(&self.slots.ended).enumerate() {
             if let Some(end) = *end {
-                let (episode_return, score, length) =
-                    self.slots[env].finished.take().expect("an end in this step leaves its statistics");
-                finished.push(Episode { env, episode_return, score, length, end });
+                let Tally { episode_return, score, length } = ended;
+                results.finished.push(Episode { env, episode_return, score, length, end });
             }
         }
         Ok(())
@@ -133,7 +125,7 @@ impl<E: Environment> BatchEnv for Batch<E> {
 
     fn load(&mut self, state: &[u8]) -> Result<(), EnvError> {
         let mut unread = state;
-        let (env, slots): (String, Vec<Slot<E>>) =
+        let (env, slots): (String, Slots<E>) =
             rmp_serde::from_read(&mut unread).map_err(|e| self.state_error(e.to_string()))?;
         let fault = if env != type_name::<E>() {
             format!("was saved by `{env}`")
@@ -141,7 +133,7 @@ impl<E: Environment> BatchEnv for Batch<E> {
             format!("{} bytes too long", unread.len())
         } else if slots.len() != self.slots.len() {
             format!("holds {} environments, this run has {}", slots.len(), self.slots.len())
-        } else if slots.iter().any(|slot| !slot.env.spec().same_sizes(&self.spec)) {
+        } else if slots.envs.iter().any(|env| !env.spec().same_sizes(&self.spec)) {
             "was saved with options that give other sizes".to_string()
         } else {
             self.slots = slots;
@@ -151,7 +143,7 @@ impl<E: Environment> BatchEnv for Batch<E> {
     }
 
     fn scripted(&self, rng: &mut StreamRng, actions: &mut [Action]) -> bool {
-        self.slots.iter().zip(actions).all(|(slot, action)| match slot.env.scripted(rng) {
+        self.slots.envs.iter().zip(actions).all(|(env, action)| match env.scripted(rng) {
             Some(choice) => {
                 *action = choice;
                 true
@@ -165,15 +157,14 @@ impl<E: Environment> BatchEnv for Batch<E> {
     }
 
     fn regime(&self, index: usize) -> usize {
-        self.slots[index].env.regime()
+        self.slots.envs[index].regime()
     }
 
     fn render(&self, index: usize) -> Option<String> {
-        self.slots[index].env.render()
+        self.slots.envs[index].render()
     }
 
     fn single(&self, index: usize) -> Option<Single> {
-        let slot = &self.slots[index];
-        Some(Single::new(slot.env.clone(), slot.rng.clone()))
+        Some(Single::new(self.slots.envs[index].clone(), self.slots.rngs[index].clone()))
     }
 }

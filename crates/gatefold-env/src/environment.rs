@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{EnvError, EnvSpec, ObservationView, StreamRng};
+use crate::{EnvError, EnvSpec, ObservationBatchMut, ObservationView, StreamRng};
 
 /// One action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,31 @@ pub trait Environment: Clone + Serialize + DeserializeOwned + Send + Sync + 'sta
     /// Writes the whole observation of the current state: every feature, every activation and,
     /// if the spec is `masked`, every mask entry.
     fn observe(&self, view: &mut ObservationView<'_>);
+
+    /// Takes one action in each of `envs`; transition `i` is that of `envs[i]`.
+    ///
+    /// There is no need to write this. An environment whose arithmetic is faster on several copies at
+    /// once may; what it does must be [`step`](Self::step) in each, bit for bit, which the conformance
+    /// check demands of every batch.
+    fn step_all(
+        envs: &mut [Self],
+        actions: &[Action],
+        rngs: &mut [StreamRng],
+        transitions: &mut [Transition],
+    ) {
+        let copies = envs.iter_mut().zip(actions).zip(rngs);
+        for (((env, &action), rng), transition) in copies.zip(transitions) {
+            *transition = env.step(action, rng);
+        }
+    }
+
+    /// Writes the observation of each of `envs`, with the mask set to all true where
+    /// [`observe`](Self::observe) leaves it. Like [`step_all`](Self::step_all), there for speed.
+    fn observe_all(envs: &[Self], mut observations: ObservationBatchMut<'_>) {
+        for (i, env) in envs.iter().enumerate() {
+            env.observe(&mut observations.row(i));
+        }
+    }
 
     /// The action of the environment's scripted policy, if it has one.
     fn scripted(&self, _rng: &mut StreamRng) -> Option<Action> {

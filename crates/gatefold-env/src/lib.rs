@@ -11,6 +11,7 @@ mod entry;
 mod environment;
 mod error;
 mod observation;
+mod run;
 mod single;
 mod slot;
 mod spec;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::{Action, Environment, ObservationView, StreamRng, Transition};
+use crate::clones::type_name;
+use crate::{Action, EnvError, Environment, ObservationView, StreamRng, Transition};
 
 /// A copy of one environment with a copy of its stream. Stepped with the same actions it lives
 /// through what the batch lives through, without the batch's time limit and automatic reset.
@@ -30,6 +31,11 @@ impl Single {
     /// Writes the observation of the current state.
     pub fn observe(&self, view: &mut ObservationView<'_>) {
         self.env.observe(view);
+    }
+
+    /// Environment and stream as a checkpoint holds them.
+    pub(crate) fn state(&self) -> Result<Vec<u8>, EnvError> {
+        self.env.state(&self.rng)
     }
 
     /// The stream that the next draw comes from.
@@ -61,6 +67,7 @@ trait Erased: Send {
     fn reset(&mut self, rng: &mut StreamRng);
     fn step(&mut self, action: Action, rng: &mut StreamRng) -> Transition;
     fn observe(&self, view: &mut ObservationView<'_>);
+    fn state(&self, rng: &StreamRng) -> Result<Vec<u8>, EnvError>;
     fn copy(&self) -> Box<dyn Erased>;
 }
 
@@ -75,6 +82,11 @@ impl<E: Environment> Erased for E {
 
     fn observe(&self, view: &mut ObservationView<'_>) {
         Environment::observe(self, view);
+    }
+
+    fn state(&self, rng: &StreamRng) -> Result<Vec<u8>, EnvError> {
+        rmp_serde::to_vec(&(self, rng))
+            .map_err(|e| EnvError::State { env: type_name::<E>(), reason: e.to_string() })
     }
 
     fn copy(&self) -> Box<dyn Erased> {

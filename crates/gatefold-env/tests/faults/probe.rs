@@ -128,6 +128,20 @@ impl<const FAULT: u8> Environment for Probe<FAULT> {
         Transition { reward, score, end }
     }
 
+    fn step_all(
+        envs: &mut [Self],
+        actions: &[Action],
+        rngs: &mut [StreamRng],
+        transitions: &mut [Transition],
+    ) {
+        for (i, env) in envs.iter_mut().enumerate() {
+            transitions[i] = env.step(actions[i], &mut rngs[i]);
+            if Self::has(Fault::DriftsTogether) && i >= 8 {
+                env.past += 1.0;
+            }
+        }
+    }
+
     fn observe(&self, view: &mut ObservationView<'_>) {
         view.features[0] = self.steps as f32;
         if !Self::has(Fault::FeatureUnwritten) {
