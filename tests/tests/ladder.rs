@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use gatefold_curriculum::Rung;
 use gatefold_runner::checkpoint::{self, NamedTensor};
 use gatefold_runner::events::{Event, Happening, Reporter, RunEvent, Silent};
-use gatefold_runner::{ExperimentConfig, RunOptions, apply_rung, layers, resume, train};
+use gatefold_runner::{ExperimentConfig, RunOptions, StepFrom, apply_rung, layers, resume, train};
 use gatefold_tests::camp;
 
 /// Steps of all environments in one iteration.
@@ -287,7 +287,7 @@ fn rungs_set_by_hand_take_and_give_back_whatever_the_way() {
         let copy = folder.path().join(format!("copy{i}"));
         copy_folder(&run, &copy);
         for &rung in way {
-            apply_rung(&copy, rung, None, &options(&copy), &entries, &mut Silent).unwrap();
+            apply_rung(&copy, rung, StepFrom::Present, None, &options(&copy), &entries, &mut Silent).unwrap();
             let now = newest(&copy);
             let expected = if rung >= FewerExperts { narrowed(&whole) } else { whole.clone() };
             let fresh = parts(&differing(&now, &expected)).join(" ");
@@ -296,6 +296,39 @@ fn rungs_set_by_hand_take_and_give_back_whatever_the_way() {
         let more = ["run.total_steps=480".to_string()];
         resume(&copy, &more, &options(&copy), &entries, &mut Silent).unwrap();
         assert!(parts(&differing(&newest(&copy), &whole)).contains(&"graph"), "{way:?}: it learns again");
+    }
+}
+
+#[test]
+fn a_step_by_hand_begins_with_the_present_weights_or_with_the_last_healthy_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let entries = [camp::ENTRY];
+    let overrides = [
+        "run.total_steps=384",
+        "ladder.automatic=false",
+        "curriculum.warmup_until=1.0",
+        "curriculum.transition_until=1.0",
+    ];
+    train(&config(STORMY, &overrides.map(String::from)), &options(&run), &entries, &mut Silent).unwrap();
+    // The first window is full after the second iteration, which is unhealthy already.
+    for (from, iteration) in [(StepFrom::Present, 4), (StepFrom::LastHealthy, 1)] {
+        let copy = folder.path().join(format!("from-{iteration}"));
+        let mut told = Happenings::default();
+        let change =
+            apply_rung(&run, Rung::FreezeGat, from, Some(&copy), &options(&copy), &entries, &mut told);
+        assert_eq!(change.unwrap().env_steps, 384, "counters are those of the checkpoint");
+        let expected = checkpoint::open(&run.join(format!("checkpoints/step-{:012}", STEPS * iteration)));
+        let now = checkpoint::open(&copy).unwrap().snapshot;
+        let expected = expected.unwrap().snapshot;
+        assert_eq!(differing(&present(expected.policy), &present(now.policy)), Vec::<String>::new());
+        assert_eq!(differing(&present(expected.optimizer), &present(now.optimizer)), Vec::<String>::new());
+        let back = told.0.iter().filter_map(|event| match event.what {
+            Happening::RolledBack { to_env_step, .. } => Some(to_env_step),
+            _ => None,
+        });
+        let expected = if from == StepFrom::LastHealthy { vec![STEPS] } else { vec![] };
+        assert_eq!(back.collect::<Vec<_>>(), expected);
     }
 }
 

@@ -106,6 +106,29 @@ fn deeds(events: &[RunEvent]) -> Vec<String> {
     merged.into_iter().map(line).collect()
 }
 
+/// What to do where the guard acted: the newest dump says most.
+fn advice_on_discards(events: &[RunEvent]) -> Option<String> {
+    let newest = events.iter().rev().find_map(|event| match &event.what {
+        Happening::UpdateDiscarded { evidence, .. } => Some(evidence),
+        _ => None,
+    })?;
+    let dump = events.iter().rev().find_map(|event| match &event.what {
+        Happening::DumpWritten { path } => Some(path),
+        _ => None,
+    });
+    let look = match dump {
+        Some(path) => format!(
+            "`gatefold replay-update RUN/{path}` runs the update again and names the first number that is not finite"
+        ),
+        None => format!("the last was: {newest}"),
+    };
+    Some(format!(
+        "discarded updates: {look}. If that is an observation or a reward, mend the environment; otherwise \
+         lower curriculum.lr_scale or ppo.max_grad_norm, and try another run.seed: one that never comes again \
+         needs nothing"
+    ))
+}
+
 /// Metrics that show how a run is, with the range in which they are healthy.
 fn vital_numbers(metrics: &Metrics, config: &MonitorConfig) -> Vec<String> {
     let at_most = |bound: f64| format!("healthy below {}", number(bound));
@@ -193,6 +216,7 @@ pub fn explain(events: &[RunEvent], last: Option<&Metrics>, config: &MonitorConf
             advice.push(line);
         }
     }
+    advice.extend(advice_on_discards(events));
     let numbered = advice.into_iter().enumerate().map(|(index, line)| format!("{}. {line}", index + 1));
     section("What to do next", numbered.collect());
     if let Some(metrics) = last {
@@ -305,8 +329,10 @@ mod tests {
   iteration 31: the run went back to step 14336: 3 attempts
   iterations 32 to 33: entry into the fine-tune phase was held back: norm 12
   iteration 34: the ladder went from full to freeze-gat (guard): the loss is NaN
-";
-        assert!(text.ends_with(expected), "{text}");
+
+What to do next
+  1. discarded updates: `gatefold replay-update RUN/dumps/30` runs the update again";
+        assert!(text.contains(expected), "{text}");
         assert!(text.starts_with("This run had no alarm and no warning, but not everything"), "{text}");
     }
 

@@ -29,6 +29,7 @@
 //! | monitor | metric | window | healthy | alarm | advice |
 //! |---|---|---|---|---|---|
 //! | `not-finite` | any | none | finite | NaN or infinite, but in `explained_variance`, `value_sd_ratio`, `value_skill` | lower `lr_scale` |
+//! | `discarded-updates` | `guard/discard_rate` | 20 iterations | at most 0.1, else a warning | > 0.25 | replay the dump, lower `lr_scale` |
 //! | `router-collapse` | `router/usage_entropy` | medium | 0.5-1 (fine-tune 0.4-1), else a warning | < 0.3 | raise `load_balance`, longer warmup |
 //! | `gate-entropy` | `router/entropy` | medium | 0.216-0.866 of ln K | information only | raise `load_balance` |
 //! | `router-chaos` | `router/entropy` | medium | < 0.866 ln K in sparse fine-tune, or falling; else a warning after 100 iterations of it | above after it had been below, or for 50 iterations while the return is not at its best | longer transition, lower temperature |

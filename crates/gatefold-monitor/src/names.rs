@@ -133,6 +133,8 @@ names! {
     GUARD_DISCARDED_UPDATES = "guard/discarded_updates";
     /// Attempts at the present healthy snapshot; 0 while updates go through.
     GUARD_ATTEMPTS = "guard/attempts";
+    /// Share of the last 20 iterations that were discarded, since the run's start or the ladder's last step.
+    GUARD_DISCARD_RATE = "guard/discard_rate";
     /// Rung of the fallback ladder: 0 full, 1 freeze-gat, 2 softmax-only, 3 fewer-experts, 4 v2-routing.
     LADDER_RUNG = "ladder/rung";
     /// Alarms that stand in this iteration.

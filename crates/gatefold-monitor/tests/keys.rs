@@ -124,6 +124,14 @@ fn every_key_decides_whether_or_when_a_fault_fires() {
         ("smoothness_floor", 0.01.into(), "over-smoothing", Alarm, later(&layer, 0.03)),
         ("smoothness_drop", 0.01.into(), "over-smoothing", Alarm, later(&layer, 0.03)),
         ("approx_kl_warning", 0.09.into(), "approx-kl", Warning, set(names::TRAIN_APPROX_KL, 0.07)),
+        (
+            "discard_rate_warning",
+            0.2.into(),
+            "discarded-updates",
+            Warning,
+            set(names::GUARD_DISCARD_RATE, 0.15),
+        ),
+        ("discard_rate_alarm", 0.5.into(), "discarded-updates", Alarm, set(names::GUARD_DISCARD_RATE, 0.3)),
         ("approx_kl_alarm", 0.5.into(), "approx-kl", Alarm, set(names::TRAIN_APPROX_KL, 0.3)),
         ("action_entropy_floor", 0.001.into(), "action-collapse", Alarm, later(names::TRAIN_ENTROPY, 0.01)),
         (

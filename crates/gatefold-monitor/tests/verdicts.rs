@@ -113,11 +113,15 @@ fn every_monitor_fires_within_its_window_and_names_evidence_and_advice() {
             metrics.set(names::ROLLOUT_RETURN_MEAN, 30.0);
         }
     };
+    let often = from_planted(names::GUARD_DISCARD_RATE, 0.3);
+    let at_times = from_planted(names::GUARD_DISCARD_RATE, 0.15);
     let nan = from_planted(names::TRAIN_LOSS, f64::NAN);
     let low_gates = from_planted(names::ROUTER_ENTROPY, 0.1);
     let cases: &[Case] = &[
         // monitor, severity, first iteration it can know of, window, fault
         ("not-finite", Alarm, PLANTED, 1, &nan),
+        ("discarded-updates", Alarm, PLANTED, 1, &often),
+        ("discarded-updates", Warning, PLANTED, 1, &at_times),
         ("router-collapse", Alarm, PLANTED, 20, &collapse),
         ("router-collapse", Warning, PLANTED, 20, &narrow),
         ("gate-entropy", Info, PLANTED, 20, &low_gates),

@@ -1,6 +1,6 @@
 //! What keys of different sections say about each other: what contradicts, and what has no effect.
 
-use gatefold_curriculum::{CurriculumConfig, FixedRouting, RoutingChoice, Schedule};
+use gatefold_curriculum::{CurriculumConfig, FixedRouting, RoutingChoice, Rung, Schedule};
 use gatefold_env::EnvSpec;
 use gatefold_policy::Architecture;
 use gatefold_ppo::LoadBalance;
@@ -85,7 +85,8 @@ pub(crate) fn warnings(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<String>
                 .to_string(),
         );
     }
-    if spec.graph.is_some() && policy.architecture != Architecture::Mlp {
+    let learns_graph = spec.graph.is_some() && policy.architecture != Architecture::Mlp;
+    if learns_graph && config.ladder.start < Rung::FreezeGat {
         found.extend(policy.gat.warnings().into_iter().map(|text| format!("policy.gat.{text}")));
     }
     found

@@ -1,6 +1,7 @@
 //! Dumps: all that one failed update was made of, so that it can be run again.
 //!
-//! A dump is a folder `dumps/iteration-000123` of the run. Its files are those of a checkpoint, with
+//! A dump is a folder `dumps/iteration-000123` of the run, named after the iteration as events and metrics
+//! count it. Its files are those of a checkpoint, with
 //! parameters and moments from before the update, and beside them the whole rollout
 //! (`batch.safetensors`) and `dump.json`, which tells a person what happened. What
 //! [`replay_update`](crate::replay_update) reads is exact to the bit; `dump.json` is for reading only.
@@ -39,7 +40,7 @@ pub(crate) struct Dump<'a> {
     pub(crate) config: &'a ExperimentConfig,
     pub(crate) shape: &'a Shape,
     /// Iterations done before this one: the index of its random streams.
-    pub(crate) iteration: u64,
+    pub(crate) iterations_before: u64,
     /// Environment steps taken, the rollout included.
     pub(crate) env_steps: u64,
     /// Optimizer steps taken before the update.
@@ -58,7 +59,7 @@ pub(crate) struct Dump<'a> {
 /// What a dump's manifest says about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
-    pub(crate) iteration: u64,
+    pub(crate) iterations_before: u64,
     pub(crate) env_steps: u64,
     pub(crate) optimizer_steps: u64,
     pub(crate) config_hash: String,
@@ -89,7 +90,7 @@ pub(crate) struct Loaded {
 /// [`KEPT`].
 pub(crate) fn write_dump(run_dir: &Path, dump: &Dump) -> Result<PathBuf, RunError> {
     let header = Header {
-        iteration: dump.iteration,
+        iterations_before: dump.iterations_before,
         env_steps: dump.env_steps,
         optimizer_steps: dump.optimizer_steps,
         config_hash: config_hash(dump.config),
@@ -113,7 +114,7 @@ pub(crate) fn write_dump(run_dir: &Path, dump: &Dump) -> Result<PathBuf, RunErro
     let folder = run_dir.join(FOLDER);
     make_folder(&folder)?;
     clear_leftovers(&folder)?;
-    let path = folder.join(format!("iteration-{:06}", dump.iteration));
+    let path = folder.join(format!("iteration-{:06}", dump.iterations_before + 1));
     write_folder(&path, &seal(&header, files.map(|(name, bytes)| (name.to_string(), bytes)).to_vec()))?;
     for old in list(&folder)?.into_iter().skip(KEPT) {
         remove_folder(&old)?;

@@ -2,26 +2,27 @@
 
 use std::path::Path;
 
+use gatefold_curriculum::Moment;
 use gatefold_monitor::RunEvent;
 
 use crate::error::RunError;
-use crate::json_lines::JsonLines;
+use crate::json_lines::{JsonLines, Keys};
 
-/// The key in each line by which a resumed run knows what to keep: a field of [`RunEvent`].
-const STEP: &str = "env_step";
+/// Fields of [`RunEvent`].
+const KEYS: Keys = Keys { env_step: "env_step", iteration: "iteration" };
 
 /// The file of a run's events, open for appending.
 #[derive(Debug)]
 pub struct EventLog(JsonLines);
 
 impl EventLog {
-    /// Opens the file for a run that stands at `env_steps` environment steps; 0 for a new one.
+    /// Opens the file for a run that stands at `at`.
     ///
-    /// Events of later steps are cut off, and so is a line that was written only in part: the resumed
-    /// run comes upon them again. Events of `env_steps` itself belong to what the checkpoint holds, and
-    /// stay: they have to be written before it is saved.
-    pub fn open(path: &Path, env_steps: u64) -> Result<Self, RunError> {
-        JsonLines::open(path, STEP, env_steps).map(Self)
+    /// Later events are cut off, and so is a line that was written only in part: the resumed run comes
+    /// upon them again. Events of `at` itself belong to what the checkpoint holds, and stay: they have
+    /// to be written before it is saved.
+    pub fn open(path: &Path, at: Moment) -> Result<Self, RunError> {
+        JsonLines::open(path, KEYS, at).map(Self)
     }
 
     /// Appends one event as a line.
@@ -41,6 +42,10 @@ mod tests {
     use super::*;
     use gatefold_monitor::Happening;
 
+    fn at(env_step: u64) -> Moment {
+        Moment { iteration: env_step / 10, env_step }
+    }
+
     fn event(env_step: u64, attempt: u64) -> RunEvent {
         let what = Happening::UpdateDiscarded { evidence: "the loss is NaN".into(), attempt };
         RunEvent { iteration: env_step / 10, env_step, what }
@@ -51,12 +56,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
         let written = [(10, 1), (20, 1), (20, 2), (30, 1)];
-        let mut log = EventLog::open(&path, 0).unwrap();
+        let mut log = EventLog::open(&path, at(0)).unwrap();
         written.iter().for_each(|&(step, attempt)| log.write(&event(step, attempt)).unwrap());
         let whole = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{whole}{{\"iteration\":4,\"env_st")).unwrap();
 
-        let mut log = EventLog::open(&path, 20).unwrap();
+        let mut log = EventLog::open(&path, at(20)).unwrap();
         let kept = std::fs::read_to_string(&path).unwrap();
         assert_eq!(kept.lines().count(), 3, "both events of step 20 and nothing later: {kept}");
         log.write(&event(30, 1)).unwrap();

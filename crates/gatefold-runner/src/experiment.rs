@@ -33,7 +33,7 @@ use crate::run_dir::{RunDir, read_config};
 use crate::state::{Counters, Target};
 use crate::{ExperimentConfig, RunError, RunOptions, Stop, Summary};
 
-pub use by_hand::{RungChange, apply_rung};
+pub use by_hand::{RungChange, StepFrom, apply_rung};
 pub(crate) use saving::restore;
 
 /// Trains one experiment in a new run directory.
@@ -131,14 +131,18 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
     fn run(mut self, reporter: &mut dyn Reporter) -> Result<Summary, RunError> {
         let stop = Stop::on_signals();
         let total_steps = self.config.run.total_steps;
-        let params = optim::count(self.parts.policy());
-        let mut log = Logs::open(&self.run_dir, self.counters.env_steps)?;
+        let mut log = Logs::open(&self.run_dir, self.counters.moment())?;
+        if self.counters.iteration == 0 {
+            let start = self.parts.shape_of_rung(&[]);
+            self.parts.reshape(start, &self.device)?;
+            self.healthy = self.parts.learned(self.counters.moment());
+        }
         reporter.event(&Event::Started {
             run_dir: self.run_dir.path().to_path_buf(),
             env: self.config.env.name.clone(),
             step: self.counters.env_steps,
             total_steps,
-            params,
+            params: optim::count(self.parts.policy()),
             device: self.options.device.name(),
             threads: self.options.threads,
         });
@@ -146,9 +150,6 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             reporter.event(&Event::Warning(text));
         }
         if self.counters.iteration == 0 {
-            let start = self.parts.shape_of_rung(&[]);
-            self.parts.reshape(start, &self.device)?;
-            self.healthy = self.parts.learned(self.counters.moment());
             self.save(None, &log, reporter)?;
             // A folder that cannot be written is told before any time is spent on training.
             self.flush(reporter)?;
@@ -214,7 +215,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
             }
             reporter.event(&Event::Evaluated { step: self.counters.env_steps, evaluation });
         }
-        let summary = self.summary(wall_s, params, evaluation.as_ref());
+        let summary = self.summary(wall_s, evaluation.as_ref());
         self.run_dir.write_summary(&summary)?;
         reporter.event(&Event::Finished {
             run_dir: self.run_dir.path().to_path_buf(),
@@ -267,7 +268,7 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                 let dump = Dump {
                     config: self.config,
                     shape: &start.rest.shape,
-                    iteration: self.counters.iteration,
+                    iterations_before: self.counters.iteration,
                     env_steps: self.counters.env_steps,
                     optimizer_steps,
                     plan: &plan,

@@ -46,7 +46,7 @@ pub use config::{EnvConfig, EvalConfig, ExperimentConfig, RunConfig};
 pub use error::{ConfigError, RunError};
 pub use evaluate::evaluate;
 pub use event_log::EventLog;
-pub use experiment::{RungChange, apply_rung, resume, train};
+pub use experiment::{RungChange, StepFrom, apply_rung, resume, train};
 pub use explain::explain;
 pub use metrics_log::MetricsLog;
 pub use options::{Device, RunOptions};

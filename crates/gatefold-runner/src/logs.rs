@@ -1,5 +1,7 @@
 //! The files that a run appends to.
 
+use gatefold_curriculum::Moment;
+
 use crate::run_dir::RunDir;
 use crate::{EventLog, MetricsLog, RunError};
 
@@ -10,11 +12,11 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Opens both for a run that stands at `env_steps`; what is later is cut off.
-    pub(crate) fn open(run: &RunDir, env_steps: u64) -> Result<Self, RunError> {
+    /// Opens both for a run that stands at `at`; what is later is cut off.
+    pub(crate) fn open(run: &RunDir, at: Moment) -> Result<Self, RunError> {
         Ok(Self {
-            metrics: MetricsLog::open(&run.metrics(), env_steps)?,
-            events: EventLog::open(&run.events(), env_steps)?,
+            metrics: MetricsLog::open(&run.metrics(), at)?,
+            events: EventLog::open(&run.events(), at)?,
         })
     }
 

@@ -88,7 +88,7 @@ pub fn replay_update(path: &Path, options: &RunOptions, entries: &[EnvEntry]) ->
         obstacles: obstacles(&dump),
         about: format!(
             "the update of iteration {} on {}, seed {}: environment step {}, optimizer step {}",
-            header.iteration,
+            header.iterations_before + 1,
             dump.config.env.name,
             dump.config.run.seed,
             header.env_steps,
@@ -108,7 +108,7 @@ fn update<B: OpsAutodiffBackend>(
     thorough: bool,
     device: &B::Device,
 ) -> Result<Option<UpdateError>, String> {
-    let (config, seed, iteration) = (&dump.config, dump.config.run.seed, dump.header.iteration);
+    let (config, seed) = (&dump.config, dump.config.run.seed);
     let settings = dump.state.shape.apply(&config.policy);
     let mut rng = stream(seed, Purpose::Initialisation, 0);
     let policy = ActorCritic::<B>::new(&settings, &dump.spec, &mut rng, device).map_err(|e| e.to_string())?;
@@ -123,7 +123,7 @@ fn update<B: OpsAutodiffBackend>(
         experts: if settings.has_experts() { settings.experts } else { Vec::new() },
         thorough,
     };
-    let mut rng = stream(seed, Purpose::Shuffle, iteration);
+    let mut rng = stream(seed, Purpose::Shuffle, dump.header.iterations_before);
     let mut steps = dump.header.optimizer_steps;
     let plan = &dump.state.plan;
     let updated = learner.update(policy, &mut optimizer, &dump.batch, plan, &mut steps, &mut rng, device);

@@ -83,6 +83,14 @@ pub struct MonitorConfig {
     #[schemars(range(min = 0.0, max = 1.0))]
     pub clipped_fraction: f64,
 
+    /// Share of the last 20 updates discarded by the numerical guard above which a warning stands. Range 0
+    /// to discard_rate_alarm; default 0.1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub discard_rate_warning: f64,
+    /// The same share above which it is an alarm. Range discard_rate_warning to 1; default 0.25.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub discard_rate_alarm: f64,
+
     /// Mean cosine distance between nodes below which attention may have smoothed them over, dimensionless.
     /// Range 0 to 2; default 0.05.
     #[schemars(range(min = 0.0, max = 2.0))]
@@ -176,6 +184,8 @@ impl Default for MonitorConfig {
             grad_norm_alarm: 10.0,
             tensor_norm_alarm: 100.0,
             clipped_fraction: 0.95,
+            discard_rate_warning: 0.1,
+            discard_rate_alarm: 0.25,
             smoothness_floor: 0.05,
             smoothness_drop: 0.25,
             approx_kl_warning: 0.05,
@@ -258,6 +268,8 @@ impl MonitorConfig {
             ("grad_norm_alarm", self.grad_norm_alarm, 0.0, MOST),
             ("tensor_norm_alarm", self.tensor_norm_alarm, 0.0, MOST),
             ("clipped_fraction", self.clipped_fraction, 0.0, 1.0),
+            ("discard_rate_warning", self.discard_rate_warning, 0.0, 1.0),
+            ("discard_rate_alarm", self.discard_rate_alarm, 0.0, 1.0),
             ("smoothness_floor", self.smoothness_floor, 0.0, 2.0),
             ("smoothness_drop", self.smoothness_drop, 0.0, 1.0),
             ("approx_kl_warning", self.approx_kl_warning, 0.0, MOST),
@@ -291,6 +303,12 @@ impl MonitorConfig {
             ("gate_entropy_low", self.gate_entropy_low, "gate_entropy_high", self.gate_entropy_high),
             ("grad_norm_warning", self.grad_norm_warning, "grad_norm_alarm", self.grad_norm_alarm),
             ("approx_kl_warning", self.approx_kl_warning, "approx_kl_alarm", self.approx_kl_alarm),
+            (
+                "discard_rate_warning",
+                self.discard_rate_warning,
+                "discard_rate_alarm",
+                self.discard_rate_alarm,
+            ),
             ("short_window", self.short_window as f64, "window", self.window as f64),
             ("window", self.window as f64, "long_window", self.long_window as f64),
         ];
@@ -352,6 +370,7 @@ mod tests {
             ("gate_entropy_low", 0.9, "gate_entropy_high = 0.866"),
             ("grad_norm_warning", 11.0, "grad_norm_alarm = 10"),
             ("approx_kl_warning", 0.2, "approx_kl_alarm = 0.1"),
+            ("discard_rate_warning", 0.3, "discard_rate_alarm = 0.25"),
         ];
         for (key, value, other) in cases {
             let error = with(key, value.into()).unwrap().validate().unwrap_err().to_string();

@@ -2,6 +2,7 @@
 
 mod attention;
 mod config;
+mod discards;
 mod experts;
 mod gradient;
 mod history;
@@ -128,6 +129,7 @@ impl Monitors {
         let mut reported = spread::variances(&view);
         let mut verdicts = Vec::new();
         verdicts.extend(not_finite(metrics));
+        discards::judge(&view, &mut verdicts);
         router::judge(&view, state.sparse, &mut verdicts);
         experts::judge(&view, &state.ages, &mut verdicts);
         gradient::judge(&view, &mut verdicts);

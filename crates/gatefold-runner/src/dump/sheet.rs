@@ -62,7 +62,7 @@ pub(super) fn text(dump: &Dump, header: &Header) -> String {
         "replay": "gatefold replay-update FOLDER, with this folder",
         "environment": dump.config.env.name,
         "seed": dump.config.run.seed,
-        "iteration": header.iteration,
+        "iteration": header.iterations_before + 1,
         "env_steps": header.env_steps,
         "optimizer_steps_before": header.optimizer_steps,
         "simd_level": header.simd_level,

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use gatefold_curriculum::{Plan, Routing};
 use gatefold_monitor::{Episode, Metrics, names};
 use gatefold_ops::OpsAutodiffBackend;
+use gatefold_optim as optim;
 use gatefold_policy::Observation;
 use gatefold_ppo::Rollout;
 
@@ -114,7 +115,7 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
         }
     }
 
-    pub(super) fn summary(&self, wall_s: f64, params: usize, evaluation: Option<&Evaluation>) -> Summary {
+    pub(super) fn summary(&self, wall_s: f64, evaluation: Option<&Evaluation>) -> Summary {
         Summary {
             env: self.config.env.name.clone(),
             seed: self.config.run.seed,
@@ -127,7 +128,7 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
             eval_episodes: evaluation.map_or(0, |e| e.episodes),
             steps_to_target: self.target.reached(),
             seconds_to_target: self.clock.seconds_to_target(),
-            params,
+            params: optim::count(self.parts.policy()),
             device: self.options.device.name().to_string(),
             threads: self.options.threads,
         }

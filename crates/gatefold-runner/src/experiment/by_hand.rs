@@ -19,6 +19,16 @@ use crate::{ExperimentConfig, RunError, RunOptions};
 /// The evidence of such a step.
 const BY_HAND: &str = "asked for by hand";
 
+/// The learned state that a step by hand begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StepFrom {
+    /// As the newest checkpoint has it.
+    #[default]
+    Present,
+    /// As it was after the last healthy iteration, like the ladder's own steps down.
+    LastHealthy,
+}
+
 /// What a step by hand did to a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RungChange {
@@ -39,11 +49,13 @@ pub struct RungChange {
 /// Takes a run's newest checkpoint to a rung of the fallback ladder, up or down, and saves it again at
 /// the same step, so that `resume` goes on from there. The step is noted among the run's events.
 ///
-/// With `out` the run itself stays as it is, and a copy with this one checkpoint is changed instead.
+/// Weights, moments and statistics go on as `from` says; counters, streams and environments always from the
+/// checkpoint. With `out` the run itself stays as it is, and a copy with this one checkpoint is changed instead.
 /// Fails for a rung that changes nothing for the policy, and while another process writes into the run.
 pub fn apply_rung(
     run: &Path,
     rung: Rung,
+    from: StepFrom,
     out: Option<&Path>,
     options: &RunOptions,
     entries: &[EnvEntry],
@@ -56,7 +68,7 @@ pub fn apply_rung(
         on_device!(options.device, |device: B| {
             let mut parts = Parts::<B>::new(&config, entries, &device)?;
             let (state, _) = restore(&mut parts, &found, &device)?;
-            let from = parts.ladder.rung();
+            let rung_before = parts.ladder.rung();
             let (params, experts) = (optim::count(parts.policy()), parts.learner.experts.clone());
             // Asked here, before anything is written.
             let step = parts.ladder.set(state.counters.moment(), rung, BY_HAND);
@@ -64,7 +76,7 @@ pub fn apply_rung(
             let mut change = RungChange {
                 run: run.to_path_buf(),
                 env_steps: state.counters.env_steps,
-                from,
+                from: rung_before,
                 to: rung,
                 params: [params; 2],
                 experts: [experts.clone(), experts],
@@ -81,10 +93,13 @@ pub fn apply_rung(
             let mut experiment = Experiment::new(&config, options, entries, parts, run_dir, device)?;
             experiment.go_back(reporter)?;
             let step = experiment.parts.ladder.set(state.counters.moment(), rung, BY_HAND);
+            if from == StepFrom::LastHealthy {
+                experiment.go_back_to_healthy(BY_HAND);
+            }
             experiment.take_step(step.expect("asked before").expect("it moves"))?;
             change.params[1] = optim::count(experiment.parts.policy());
             change.experts[1] = experiment.parts.learner.experts.clone();
-            let mut log = Logs::open(&experiment.run_dir, change.env_steps)?;
+            let mut log = Logs::open(&experiment.run_dir, experiment.counters.moment())?;
             experiment.tell(&mut log, reporter)?;
             if experiment.writer.store().forget_best(change.env_steps)? {
                 let text = "the checkpoint that is changed was the best by evaluation: no evaluation has scored \

@@ -40,6 +40,8 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
             target_return: self.config.run.target_return,
             largest_tensor,
         };
+        self.guard.pass();
+        metrics.merge(self.guard.metrics());
         let judgement = self.parts.monitors.judge(&situation, metrics);
         let health =
             if judgement.is_healthy() { Health::healthy() } else { Health::unhealthy(judgement.evidence()) };
@@ -59,20 +61,24 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
             self.take_step(step)?;
         }
         metrics.set(names::LADDER_RUNG, self.parts.ladder.rung().index() as f64);
-        metrics.merge(self.guard.metrics());
+        metrics.set(names::GUARD_ATTEMPTS, self.guard.attempts as f64);
         Ok(())
     }
 
-    /// Performs a step of the ladder: down from the last healthy state, up from the present one.
+    pub(super) fn go_back_to_healthy(&mut self, evidence: &str) {
+        self.parts.put_back(&self.healthy);
+        let (to_env_step, evidence) = (self.healthy.rest.env_step, evidence.to_string());
+        self.note(Happening::RolledBack { to_env_step, evidence });
+    }
+
+    /// Performs a step of the ladder: down from the last healthy state, up and by hand from the present one.
     pub(super) fn take_step(&mut self, step: LadderStep) -> Result<(), RunError> {
         if matches!(step.by, StepBy::Monitors | StepBy::Guard) {
-            self.parts.put_back(&self.healthy);
-            let (to_env_step, evidence) = (self.healthy.rest.env_step, step.evidence.clone());
-            self.note(Happening::RolledBack { to_env_step, evidence });
+            self.go_back_to_healthy(&step.evidence);
         }
         let shape = self.parts.shape_of_rung(&self.usage);
         self.parts.reshape(shape, &self.device)?;
-        self.guard.attempts = 0;
+        self.guard.start_anew();
         self.parts.monitors.start_windows_anew();
         self.healthy = self.parts.learned(self.counters.moment());
         self.note(Happening::LadderStep {
@@ -87,12 +93,9 @@ impl<B: OpsAutodiffBackend> Experiment<'_, B> {
     /// Throws away what this iteration learned and returns to the last healthy state.
     pub(super) fn discard(&mut self, evidence: String, dump: Option<PathBuf>) -> Result<Metrics, RunError> {
         self.counters.iteration += 1;
-        self.guard.events += 1 + u64::from(dump.is_some());
-        self.guard.discarded += 1;
-        self.guard.attempts += 1;
+        let attempt = self.guard.discard(dump.is_some());
         self.parts.put_back(&self.healthy);
         self.parts.monitors.start_windows_anew();
-        let attempt = self.guard.attempts;
         self.note(Happening::UpdateDiscarded { evidence: evidence.clone(), attempt });
         if let Some(dump) = dump {
             let path = dump.strip_prefix(self.run_dir.path()).unwrap_or(&dump).display().to_string();

@@ -109,7 +109,7 @@ fn exploded(run: &Path, shape: Shape, fault: Option<&str>) -> (PathBuf, UpdateEr
                 let dump = Dump {
                     config: &config,
                     shape: &shape,
-                    iteration,
+                    iterations_before: iteration,
                     env_steps,
                     optimizer_steps: before.2,
                     plan: &plan,
@@ -184,7 +184,7 @@ fn a_replay_that_does_not_reproduce_says_so_and_why() {
     let calm = Dump {
         config: &loaded.config,
         shape: &loaded.state.shape,
-        iteration: loaded.header.iteration,
+        iterations_before: loaded.header.iterations_before,
         env_steps: loaded.header.env_steps,
         optimizer_steps: loaded.header.optimizer_steps,
         plan: &plan,
@@ -206,11 +206,11 @@ fn only_the_newest_five_dumps_are_kept_and_damage_is_found() {
     let run = tempfile::tempdir().unwrap();
     let (path, failure) = exploded(run.path(), Shape::default(), None);
     let loaded = dump::load(&path, &ENTRIES).unwrap();
-    for iteration in 100..107 {
+    for iteration in 99..106 {
         let dump = Dump {
             config: &loaded.config,
             shape: &loaded.state.shape,
-            iteration,
+            iterations_before: iteration,
             env_steps: 1,
             optimizer_steps: 1,
             plan: &loaded.state.plan,

@@ -91,6 +91,9 @@ pub(super) enum Command {
         /// full, freeze-gat, softmax-only, fewer-experts or v2-routing: above or below the present one
         #[arg(long, value_name = "R", value_parser = rung)]
         rung: Rung,
+        /// Begin with what was learned up to the last healthy iteration, not with the newest weights
+        #[arg(long)]
+        from_healthy: bool,
         /// Leave the run as it is and change a copy in this folder, empty or absent
         #[arg(long, value_name = "D")]
         out: Option<PathBuf>,

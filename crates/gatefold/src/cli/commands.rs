@@ -7,7 +7,7 @@ use gatefold_env::{EnvEntry, conformance};
 use gatefold_runner::events::{EpisodeMeans, Evaluation, ExpertUse};
 use gatefold_runner::run_dir::read_config;
 use gatefold_runner::{
-    RunError, apply_rung, bench_ppo, check_simd_request, checkpoint, evaluate, explain, layers,
+    RunError, StepFrom, apply_rung, bench_ppo, check_simd_request, checkpoint, evaluate, explain, layers,
     replay_update, resume, train,
 };
 use miette::Diagnostic;
@@ -53,7 +53,7 @@ pub(super) fn carry_out(
             if let Some(rung) = rung {
                 read_config(&run, &overrides, entries)?; // refused before anything is changed
                 let reporter = &mut LiveReporter::new(terminal);
-                apply_rung(&run, rung, None, &machine.options(None), entries, reporter)?;
+                apply_rung(&run, rung, StepFrom::Present, None, &machine.options(None), entries, reporter)?;
             }
             let mut reporter = LiveReporter::new(terminal);
             resume(&run, &overrides, &machine.options(None), entries, &mut reporter)?;
@@ -67,10 +67,11 @@ pub(super) fn carry_out(
             drop(reporter);
             terminal.say(&evaluation_table(&evaluation));
         }
-        Command::Ladder { run, rung, out, machine } => {
+        Command::Ladder { run, rung, from_healthy, out, machine } => {
+            let from = if from_healthy { StepFrom::LastHealthy } else { StepFrom::Present };
             let options = machine.options(None);
             let mut reporter = LiveReporter::new(terminal);
-            let change = apply_rung(&run, rung, out.as_deref(), &options, entries, &mut reporter)?;
+            let change = apply_rung(&run, rung, from, out.as_deref(), &options, entries, &mut reporter)?;
             drop(reporter);
             terminal.say(&change.to_string());
         }
