@@ -24,6 +24,7 @@ import torch
 from torch_geometric.nn import GATConv
 
 import fixture
+from edges import irregular
 
 OUTPUTS = "output", "alpha", "grad_x", "grad_weight", "grad_att_src", "grad_att_dst", "grad_relation_bias"
 
@@ -83,19 +84,6 @@ def loop(inputs, concat):
             alpha[incoming, h] = weights / weights.sum()
             output[i, h] = alpha[incoming, h] @ projected[j, h]
     return (output.reshape(len(output), -1) if concat else output.mean(1)), alpha
-
-
-def irregular(rng, num_nodes, extra_edges, num_relations, parallel):
-    """Self loops of relation 0, random edges of the others; node 0's only in-edge is its self loop."""
-    source, target = rng.integers(num_nodes, size=extra_edges), rng.integers(1, num_nodes, size=extra_edges)
-    relation = rng.integers(min(1, num_relations - 1), num_relations, size=extra_edges)
-    again = rng.integers(extra_edges, size=parallel)  # copies of one relation, and of one pair by another
-    nodes = np.arange(num_nodes)
-    sources = np.concatenate([nodes, source, source[again], source[:1]])
-    targets = np.concatenate([nodes, target, target[again], target[:1]])
-    relations = np.concatenate([0 * nodes, relation, relation[again], [num_relations - 1]])
-    order = rng.permutation(len(sources))
-    return {"sources": sources[order], "targets": targets[order], "relations": relations[order]}
 
 
 def case(name, seed, nodes, edges, features, heads, channels, relations, concat, parallel=3, scale=1.0):

@@ -118,6 +118,7 @@ const ALONE: &[&str] = &[
     "policy.gat.hidden=16",
     "policy.gat.layers=1",
     "policy.gat.heads=4",
+    "policy.gat.attention=gatv2",
     "policy.gat.combine=average",
     "policy.gat.attention_dropout=0.3",
     "policy.gat.feature_dropout=0.3",

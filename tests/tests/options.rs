@@ -7,7 +7,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use gatefold_curriculum::{Coefficients, Plan, Routing};
 use gatefold_env::{EnvSpec, ObservationBatch, Params};
-use gatefold_gat::AttentionTemperature;
+use gatefold_gat::{Attention, AttentionTemperature};
 use gatefold_monitor::names;
 use gatefold_optim::{NamedTensor, export, import};
 use gatefold_policy::{Architecture, Evaluation, PolicyConfig, RoutingInput};
@@ -78,6 +78,27 @@ fn an_option_adds_its_own_parameters_and_moves_only_what_it_should() {
         let moved = [0, 1, 2].map(|i| now[i] != outputs[i]);
         assert_eq!(moved, moves, "logits, values and gates of `{own}`, {:?}", trainee.learner.experts);
     }
+}
+
+#[test]
+fn gatv2_reshapes_the_layers_of_the_graph_encoder_and_no_other_parameter() {
+    let (plain, gatv2) = (trainee(|_| ()), trainee(|c| c.gat.attention = Attention::Gatv2));
+    let (without, with) = (export(&plain.policy), export(&gatv2.policy));
+    let targets = |tensors: &[NamedTensor]| tensors.iter().filter(|t| t.path.ends_with(".target")).count();
+    assert_eq!((targets(&without), targets(&with)), (2, 0), "one vector scores an edge of GATv2");
+    for tensor in &with {
+        let before = without.iter().find(|t| t.path == tensor.path).expect("no parameter is new");
+        let doubled = tensor.path.starts_with("graph.layers.") && tensor.path.ends_with(".weight");
+        let columns = if doubled { 2 * before.shape[1] } else { *before.shape.last().expect("a shape") };
+        assert_eq!(tensor.shape.last(), Some(&columns), "{}", tensor.path);
+        assert_eq!(tensor.shape[0], before.shape[0], "{}", tensor.path);
+        if tensor.path.contains("trunk") {
+            assert_eq!(tensor.data, before.data, "drawn before the graph encoder: {}", tensor.path);
+        }
+    }
+    let (before, now) = (parts(&evaluated(&plain)), parts(&evaluated(&gatv2)));
+    assert!(before.iter().zip(&now).all(|(before, now)| before != now), "logits, values and gates");
+    assert_eq!(now, parts(&evaluated(&trainee(|c| c.gat.attention = Attention::Gatv2))), "the same bits");
 }
 
 /// The same policy with every parameter under `prefix` set to 0.

@@ -3,6 +3,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// How a layer scores its edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attention {
+    /// `LeakyReLU(a_s . W h_j + a_d . W h_i + r_rel)`: every node ranks its neighbours alike
+    /// (Velickovic et al. 2018).
+    Gat,
+    /// `a . LeakyReLU(W_s h_j + W_d h_i) + r_rel`: the ranking depends on who asks (Brody et al. 2022).
+    /// Twice the projection of `gat`.
+    Gatv2,
+}
+
 /// How the heads of one attention layer are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -38,6 +50,9 @@ pub struct GatConfig {
     /// Width of attention in each layer, in heads.
     #[schemars(range(min = 1, max = 64))]
     pub heads: usize,
+    /// How edges are scored: `gat`, by a sum over both ends, or `gatv2`, by both ends together, with a
+    /// projection of its own for each.
+    pub attention: Attention,
     /// How the heads are put together.
     pub combine: Heads,
     /// Probability that an update ignores an attention weight, drawn for each row, edge and head; the
@@ -72,6 +87,7 @@ impl Default for GatConfig {
             hidden: 64,
             layers: 2,
             heads: 4,
+            attention: Attention::Gat,
             combine: Heads::Concatenate,
             attention_dropout: 0.0,
             feature_dropout: 0.0,
@@ -136,6 +152,15 @@ impl GatConfig {
         match self.combine {
             Heads::Concatenate => self.hidden / self.heads,
             Heads::Average => self.hidden,
+        }
+    }
+
+    /// Width of a projected row.
+    pub(crate) fn projected_width(&self) -> usize {
+        let width = self.heads * self.head_width();
+        match self.attention {
+            Attention::Gat => width,
+            Attention::Gatv2 => 2 * width,
         }
     }
 }

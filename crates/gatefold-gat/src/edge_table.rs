@@ -3,6 +3,8 @@
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation::leaky_relu, backend::Backend};
 use gatefold_ops::GatEdges;
 
+use crate::scoring::{LEAKY_SLOPE, Scoring};
+
 // B batch, S source rows, T target rows, E edges (at least one), M largest in-degree, H heads, C width of a head
 
 /// Edges as cells of a dense `[T, M]` table; an empty cell repeats edge 0.
@@ -38,26 +40,20 @@ impl EdgeTable {
         table
     }
 
-    /// The attention of every cell `[B, T, M, H]`: `softmax_j LeakyReLU(a_s . h_j + a_d . h_i + r)`, plus
-    /// ln(multiplicity), over the in-edges of a target less those `dropped` (`[B, E]`, row-major); 0 in
-    /// an empty cell and on a dropped edge. `h` is `[B, S, H, C]`.
+    /// The attention of every cell `[B, T, M, H]`: the softmax of its score, plus ln(multiplicity), over
+    /// the in-edges of a target less those `dropped` (`[B, E]`, row-major); 0 in an empty cell and on a
+    /// dropped edge. `h` is `[B, S, ..]`, what [`Scoring`] takes.
     pub(crate) fn attention<B: Backend>(
         &self,
-        h: Tensor<B, 4>,
-        [source, target, relation_bias]: [Tensor<B, 2>; 3],
+        h: Tensor<B, 3>,
+        scoring: &Scoring<B>,
         edges: &GatEdges,
-        slope: f32,
         dropped: Option<&[bool]>,
     ) -> Tensor<B, 4> {
-        let [batch, _, heads, _] = h.dims();
+        let ([batch, _, _], [heads, _]) = (h.dims(), scoring.dims());
         let (device, targets, num_edges) = (h.device(), edges.num_targets(), edges.num_edges());
-        let of_source = (h.clone() * source.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3); // [B, S, H]
-        let of_target = (h * target.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3);
-        let score = of_source.select(1, index(edges.sources(), &device))
-            + of_target.select(1, index(&self.target_rows, &device))
-            + relation_bias.select(0, index(edges.relations(), &device)).unsqueeze(); // [B, E, H]
         let multiplicity = TensorData::new(edges.log_multiplicity().to_vec(), [1, num_edges, 1]);
-        let score = leaky_relu(score, f64::from(slope)) + Tensor::from_data(multiplicity, &device);
+        let score = self.scores(h, scoring, edges) + Tensor::from_data(multiplicity, &device);
         let score = self.spread(score); // [B, T, M, H]
 
         let left_out = match dropped {
@@ -73,6 +69,34 @@ impl EdgeTable {
         let max = max.mask_fill(isolated.clone(), 0.0);
         let weight = (score - max).mask_fill(left_out.clone(), 0.0).exp().mask_fill(left_out, 0.0);
         weight.clone() / weight.sum_dim(2).mask_fill(isolated, 1.0)
+    }
+
+    /// The score of every edge `[B, E, H]`.
+    fn scores<B: Backend>(&self, h: Tensor<B, 3>, scoring: &Scoring<B>, edges: &GatEdges) -> Tensor<B, 3> {
+        let device = h.device();
+        let of_sources = index(edges.sources(), &device);
+        let of_targets = index(&self.target_rows, &device);
+        let of_relations = index(edges.relations(), &device);
+        let sent = scoring.sent(h.clone()); // [B, S, H, C]
+        let slope = f64::from(LEAKY_SLOPE);
+        match scoring.clone() {
+            Scoring::Gat { source, target, relation_bias } => {
+                let of_source = (sent.clone() * source.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3); // [B, S, H]
+                let of_target = (sent * target.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3);
+                let score = of_source.select(1, of_sources)
+                    + of_target.select(1, of_targets)
+                    + relation_bias.select(0, of_relations).unsqueeze();
+                leaky_relu(score, slope)
+            }
+            Scoring::Gatv2 { weight, relation_bias } => {
+                let [_, _, heads, channels] = sent.dims();
+                let width = heads * channels;
+                let asked = h.narrow(2, width, width).reshape(sent.dims());
+                let met = sent.select(1, of_sources) + asked.select(1, of_targets); // [B, E, H, C]
+                let score = (leaky_relu(met, slope) * weight.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3);
+                score + relation_bias.select(0, of_relations).unsqueeze()
+            }
+        }
     }
 
     /// Numbers of edges `[B, E, H]` as numbers of cells `[B, T, M, H]`.

@@ -4,19 +4,17 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use gatefold_ops::{Activation, GatEdges, OpsBackend, gat_attention, init, linear, norm_relu};
+use gatefold_ops::{Activation, GatEdges, OpsBackend, init, linear, norm_relu};
 use rand::Rng;
 
 use crate::draws::LayerDraws;
 use crate::dropped_attention::{attention_weights, dropped_attention};
 use crate::norm_clip::clip_norms;
+use crate::scoring::Scoring;
 use crate::topology::LayerTopology;
-use crate::{AttentionTemperature, GatConfig, Heads};
+use crate::{Attention, AttentionTemperature, GatConfig, Heads};
 
 // B batch, S source rows, T target rows, E edges, H heads, C width of a head, D hidden, R relations
-
-/// Slope of the LeakyReLU of the attention scores (Velickovic et al. 2018).
-const LEAKY_SLOPE: f32 = 0.2;
 
 /// The attention of one layer, with its gradient.
 #[derive(Debug, Clone)]
@@ -30,18 +28,19 @@ pub struct Attended<B: Backend> {
 /// `x + ReLU(LayerNorm(GAT(x)))`.
 ///
 /// `e_ij = LeakyReLU_0.2(a_s . W h_j + a_d . W h_i + r_rel)` over the in-neighbours j of i, softmax
-/// over j. `r_rel` is a learned scalar per relation and head. With a learned temperature tau per head,
-/// the softmax is over `e_ij / tau`; `ln(multiplicity)` of merged edges is added undivided, as if
-/// each copy had its own `e_ij / tau`.
+/// over j; or `e_ij = a . LeakyReLU_0.2(W_s h_j + W_d h_i) + r_rel` with [`Attention::Gatv2`], whose
+/// messages are `W_s h_j`. `r_rel` is a learned scalar per relation and head. With a learned
+/// temperature tau per head, the softmax is over `e_ij / tau`; `ln(multiplicity)` of merged edges is
+/// added undivided, as if each copy had its own `e_ij / tau`.
 #[derive(Module, Debug)]
 pub struct GatLayer<B: Backend> {
-    weight: Param<Tensor<B, 2>>,                  // [D, H * C]
-    source: Param<Tensor<B, 2>>,                  // [H, C]
-    target: Param<Tensor<B, 2>>,                  // [H, C]
-    relation_bias: Param<Tensor<B, 2>>,           // [R, H]
+    weight: Param<Tensor<B, 2>>,         // W [D, H * C], or [W_s ; W_d] [D, 2 * H * C]
+    source: Param<Tensor<B, 2>>,         // a_s, or a [H, C]
+    target: Option<Param<Tensor<B, 2>>>, // a_d [H, C]
+    relation_bias: Param<Tensor<B, 2>>,  // [R, H]
     log_temperature: Option<Param<Tensor<B, 1>>>, // [H]
-    norm_gain: Param<Tensor<B, 1>>,               // [D]
-    norm_bias: Param<Tensor<B, 1>>,               // [D]
+    norm_gain: Param<Tensor<B, 1>>,      // [D]
+    norm_bias: Param<Tensor<B, 1>>,      // [D]
     #[module(skip)]
     topology: LayerTopology,
     #[module(skip)]
@@ -59,9 +58,11 @@ impl<B: OpsBackend> GatLayer<B> {
     ) -> Self {
         let (hidden, heads, width) = (config.hidden, config.heads, config.head_width());
         Self {
-            weight: init::glorot([hidden, heads * width], [hidden, heads * width], rng, device),
+            // Each projection of GATv2 as if it stood alone.
+            weight: init::glorot([hidden, config.projected_width()], [hidden, heads * width], rng, device),
             source: init::glorot([heads, width], [heads * width, 1], rng, device),
-            target: init::glorot([heads, width], [heads * width, 1], rng, device),
+            target: (config.attention == Attention::Gat)
+                .then(|| init::glorot([heads, width], [heads * width, 1], rng, device)),
             relation_bias: init::constant(0.0, [topology.edges.num_relations(), heads], device),
             log_temperature: (config.attention_temperature == AttentionTemperature::Learned)
                 .then(|| init::constant(0.0, [heads], device)),
@@ -73,24 +74,24 @@ impl<B: OpsBackend> GatLayer<B> {
         }
     }
 
-    /// The attention of projected rows `h` `[B, S, H * C]`, over all edges and with its gradient; `None`
-    /// for a layer without edges.
+    /// The attention of projected rows `h`, over all edges and with its gradient; `None` for a layer
+    /// without edges.
     pub(crate) fn attended(&self, h: Tensor<B, 3>) -> Option<Attended<B>> {
         let edges = self.topology.edges.clone();
         (edges.num_edges() > 0).then(|| {
-            let weights = attention_weights(h, self.score_weights(), &edges, LEAKY_SLOPE);
+            let weights = attention_weights(h, &self.scoring(), &edges);
             Attended { weights, edges }
         })
     }
 
-    /// The projection `x W`: `[rows, D]` to `[rows, H * C]`.
+    /// The projection `x W`: `[rows, D]` to `[rows, H * C]`, or twice that width.
     pub(crate) fn project(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let [_, width] = self.weight.dims();
         let zero = Tensor::zeros([width], &x.device());
         linear(x, self.weight.val(), zero, Activation::Identity)
     }
 
-    /// Attention over projected rows `h` `[B, S, H * C]`, then norm and residual of `x` `[B, S, D]`.
+    /// Attention over projected rows `h` `[B, S, ..]`, then norm and residual of `x` `[B, S, D]`.
     ///
     /// Returns the new rows `[B, T, D]` and the attention `[B, E, H]`.
     pub(crate) fn attend(
@@ -102,10 +103,10 @@ impl<B: OpsBackend> GatLayer<B> {
         let [batch, _, hidden] = x.dims();
         let edges = &self.topology.edges;
         let targets = edges.num_targets();
-        let [source, target, relation_bias] = self.score_weights();
+        let scoring = self.scoring();
         let (out, attention) = match drawn.filter(|drawn| drawn.changes_attention()) {
-            None => gat_attention(h, source, target, relation_bias, edges, LEAKY_SLOPE),
-            Some(drawn) => dropped_attention(h, source, target, relation_bias, edges, LEAKY_SLOPE, drawn),
+            None => scoring.attend(h, edges),
+            Some(drawn) => dropped_attention(h, &scoring, edges, drawn),
         };
         let out = match self.combine {
             Heads::Concatenate => out.reshape([batch * targets, hidden]),
@@ -129,7 +130,7 @@ impl<B: OpsBackend> GatLayer<B> {
         (out, attention)
     }
 
-    /// The projection of rows `[B, S, D]`, less what was drawn to be dropped, to `[B, S, H * C]`.
+    /// The projection of rows `[B, S, D]`, less what was drawn to be dropped, to `[B, S, ..]`.
     pub(crate) fn project_rows(&self, x: Tensor<B, 3>, drawn: Option<&LayerDraws<B>>) -> Tensor<B, 3> {
         let [batch, rows, hidden] = x.dims();
         let input = match drawn.and_then(|drawn| drawn.features.clone()) {
@@ -141,19 +142,24 @@ impl<B: OpsBackend> GatLayer<B> {
         h.reshape([batch, rows, width])
     }
 
-    /// `a_s`, `a_d` and `r_rel`, each divided by the head's temperature. LeakyReLU is positively
-    /// homogeneous, so that divides `e_ij`.
-    fn score_weights(&self) -> [Tensor<B, 2>; 3] {
-        let [source, target, relation_bias] =
-            [self.source.val(), self.target.val(), self.relation_bias.val()];
-        let Some(log_temperature) = &self.log_temperature else {
-            return [source, target, relation_bias];
+    /// What edges are scored with, each weight and `r_rel` divided by the head's temperature. LeakyReLU
+    /// is positively homogeneous and comes before `a` in GATv2, so in both that divides `e_ij`.
+    fn scoring(&self) -> Scoring<B> {
+        let temperature = self.log_temperature.as_ref().map(|logarithm| logarithm.val().exp());
+        let tempered = |weights: Tensor<B, 2>, shape: [usize; 2]| match &temperature {
+            None => weights,
+            Some(temperature) => weights / temperature.clone().reshape(shape),
         };
-        let temperature = log_temperature.val().exp();
-        let [heads] = temperature.dims();
-        let of_row = temperature.clone().reshape([heads, 1]);
-        let of_column = temperature.reshape([1, heads]);
-        [source / of_row.clone(), target / of_row, relation_bias / of_column]
+        let [_, heads] = self.relation_bias.dims();
+        let relation_bias = tempered(self.relation_bias.val(), [1, heads]);
+        let weight = tempered(self.source.val(), [heads, 1]);
+        match &self.target {
+            None => Scoring::Gatv2 { weight, relation_bias },
+            Some(target) => {
+                let target = tempered(target.val(), [heads, 1]);
+                Scoring::Gat { source: weight, target, relation_bias }
+            }
+        }
     }
 
     pub(crate) fn topology(&self) -> &LayerTopology {
@@ -173,7 +179,7 @@ mod tests {
     type Train = Autodiff<Flex>;
 
     /// Two nodes; three parallel edges lead from the first to the second.
-    fn layer(temperature: AttentionTemperature) -> GatLayer<Train> {
+    fn layer(attention: Attention, attention_temperature: AttentionTemperature) -> GatLayer<Train> {
         let mut graph = TypedGraph::new("pair", &["node"], &["node"]);
         graph.add_node("a", "node", None).unwrap();
         graph.add_node("b", "node", None).unwrap();
@@ -182,7 +188,7 @@ mod tests {
         }
         let topology = Topology::new(&graph.with_self_loops(), 1);
         let config =
-            GatConfig { hidden: 4, heads: 2, attention_temperature: temperature, ..GatConfig::default() };
+            GatConfig { hidden: 4, heads: 2, attention, attention_temperature, ..GatConfig::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let mut layer = GatLayer::new(&config, topology.layers[0].clone(), &mut rng, &Default::default());
         layer.relation_bias = init::parameter(vec![0.3, -0.8, 1.1, 0.2], [2, 2], &Default::default());
@@ -193,8 +199,10 @@ mod tests {
         Tensor::from_floats([[[0.4, -1.0, 0.7, 0.1], [1.5, 0.2, -0.6, 0.9]]], &Default::default())
     }
 
-    fn with_temperature(temperatures: [f32; 2]) -> GatLayer<Train> {
-        let mut layer = layer(AttentionTemperature::Learned);
+    const BOTH: [Attention; 2] = [Attention::Gat, Attention::Gatv2];
+
+    fn with_temperature(attention: Attention, temperatures: [f32; 2]) -> GatLayer<Train> {
+        let mut layer = layer(attention, AttentionTemperature::Learned);
         let logarithms = temperatures.map(f32::ln).to_vec();
         layer.log_temperature = Some(init::parameter(logarithms, [2], &Default::default()));
         layer
@@ -212,12 +220,15 @@ mod tests {
 
     #[test]
     fn a_temperature_divides_the_scores_of_its_head_and_not_the_count_of_merged_edges() {
-        let plain = score_difference(&layer(AttentionTemperature::Fixed));
-        assert!(plain.iter().all(|difference| difference.abs() > 0.05), "{plain:?}");
-        let tempered = score_difference(&with_temperature([0.5, 4.0]));
-        for (head, temperature) in [0.5, 4.0].into_iter().enumerate() {
-            let expected = plain[head] / temperature;
-            assert!((tempered[head] - expected).abs() < 1e-5, "head {head}: {tempered:?}, {plain:?}");
+        for attention in BOTH {
+            let plain = score_difference(&layer(attention, AttentionTemperature::Fixed));
+            assert!(plain.iter().all(|difference| difference.abs() > 0.05), "{attention:?}: {plain:?}");
+            let tempered = score_difference(&with_temperature(attention, [0.5, 4.0]));
+            for (head, temperature) in [0.5, 4.0].into_iter().enumerate() {
+                let expected = plain[head] / temperature;
+                let near = (tempered[head] - expected).abs() < 1e-5;
+                assert!(near, "{attention:?}, head {head}: {tempered:?}, {plain:?}");
+            }
         }
     }
 
@@ -227,22 +238,24 @@ mod tests {
             Tensor::from_floats([[[0.9, -0.4, 0.2, 1.3], [-1.1, 0.8, 0.5, -0.7]]], &Default::default());
         let out = |layer: &GatLayer<Train>| layer.attend(nodes(), layer.project_rows(nodes(), None), None).0;
         let loss = |layer: &GatLayer<Train>| (out(layer) * weights.clone()).sum();
-        let layer = with_temperature([0.5, 2.0]);
-        let grads = loss(&layer).backward();
-        let gradient = layer.log_temperature.as_ref().unwrap().val().grad(&grads).unwrap();
-        let gradient = gradient.into_data().into_vec::<f32>().unwrap();
-        for head in 0..2 {
-            let at = |step: f32| {
-                let mut temperatures = [0.5f32, 2.0];
-                temperatures[head] *= step.exp();
-                loss(&with_temperature(temperatures)).into_scalar().elem::<f32>()
-            };
-            let expected = (at(0.01) - at(-0.01)) / 0.02;
-            assert!(expected.abs() > 1e-3, "head {head}: the case must move");
-            assert!(
-                (gradient[head] - expected).abs() < 1e-2 * expected.abs() + 1e-4,
-                "{gradient:?}, {expected}"
-            );
+        for attention in BOTH {
+            let layer = with_temperature(attention, [0.5, 2.0]);
+            let grads = loss(&layer).backward();
+            let gradient = layer.log_temperature.as_ref().unwrap().val().grad(&grads).unwrap();
+            let gradient = gradient.into_data().into_vec::<f32>().unwrap();
+            for head in 0..2 {
+                let at = |step: f32| {
+                    let mut temperatures = [0.5f32, 2.0];
+                    temperatures[head] *= step.exp();
+                    loss(&with_temperature(attention, temperatures)).into_scalar().elem::<f32>()
+                };
+                let expected = (at(0.01) - at(-0.01)) / 0.02;
+                assert!(expected.abs() > 1e-3, "{attention:?}, head {head}: the case must move");
+                assert!(
+                    (gradient[head] - expected).abs() < 1e-2 * expected.abs() + 1e-4,
+                    "{attention:?}: {gradient:?}, {expected}"
+                );
+            }
         }
     }
 }

@@ -10,10 +10,11 @@ mod edge_table;
 mod encoder;
 mod layer;
 mod norm_clip;
+mod scoring;
 mod statistics;
 mod topology;
 
-pub use config::{AttentionTemperature, GatConfig, Heads};
+pub use config::{Attention, AttentionTemperature, GatConfig, Heads};
 pub use draws::GraphDraws;
 pub use encoder::{GraphEncoder, GraphEncoding};
 pub use layer::{Attended, GatLayer};

@@ -3,7 +3,7 @@
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
-use gatefold_gat::{AttentionTemperature, GatConfig, GraphEncoder, GraphEncoding, Heads};
+use gatefold_gat::{Attention, AttentionTemperature, GatConfig, GraphEncoder, GraphEncoding, Heads};
 use gatefold_graph::TypedGraph;
 use gatefold_ops::OpsBackend;
 use rand::RngExt as _;
@@ -151,7 +151,8 @@ fn a_learned_temperature_starts_at_one_and_adds_a_number_per_layer_and_head() {
 #[test]
 fn attention_with_a_gradient_is_the_attention_of_the_first_rows_and_changes_nothing_else() {
     let average = GatConfig { combine: Heads::Average, ..small() };
-    for config in dropouts().into_iter().chain([small(), average]) {
+    let gatv2 = GatConfig { attention: Attention::Gatv2, ..small() };
+    for config in dropouts().into_iter().chain([small(), average, gatv2]) {
         let encoder = encoder::<Train>(&config);
         let plain = forward(&encoder);
         let (activations, features) = inputs();
@@ -171,6 +172,7 @@ fn attention_with_a_gradient_is_the_attention_of_the_first_rows_and_changes_noth
         let mut reached = Reached::<Train> { grads: &grads, path: vec![], count: 0, missed: vec![] };
         encoder.visit(&mut reached);
         let of_last = |name: &str| reached.missed.iter().any(|missed| missed.starts_with(name));
+        // Of GATv2 there is no target.
         for name in ["layers.1.weight", "layers.1.source", "layers.1.target", "layers.1.relation_bias"] {
             assert!(!of_last(name), "{config:?}: {:?}", reached.missed);
         }
@@ -207,28 +209,63 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Reached<'_, B> {
 
 #[test]
 fn with_every_option_on_every_parameter_receives_a_gradient() {
-    for combine in [Heads::Concatenate, Heads::Average] {
+    let choices = [
+        (Heads::Concatenate, Attention::Gat, 7),
+        (Heads::Average, Attention::Gat, 7),
+        (Heads::Concatenate, Attention::Gatv2, 6),
+        (Heads::Average, Attention::Gatv2, 6),
+    ];
+    for (combine, attention, of_layer) in choices {
+        let plain = GatConfig { combine, attention, ..small() };
         let config = GatConfig {
-            combine,
             attention_dropout: 0.2,
             feature_dropout: 0.2,
             edge_dropout: 0.2,
             attention_temperature: AttentionTemperature::Learned,
             node_norm_clip: 2.0,
-            ..small()
+            ..plain.clone()
         };
-        let encoder = encoder::<Train>(&config);
-        let out = drawn(&encoder, 1).graph;
-        let [rows, width] = out.dims();
-        let upstream = (0..rows * width).map(|i| (i as f32 * 1.7).sin()).collect::<Vec<_>>();
-        let upstream = Tensor::from_data(TensorData::new(upstream, [rows, width]), &Default::default());
-        let grads = (out * upstream).sum().backward();
-        let mut reached = Reached::<Train> { grads: &grads, path: vec![], count: 0, missed: vec![] };
-        encoder.visit(&mut reached);
-        assert_eq!(reached.count, 4 + 2 * 7 + 3, "embeddings and features, two layers, readout");
-        assert!(reached.missed.is_empty(), "{combine:?}: {:?}", reached.missed);
-        assert!(encoder.valid().draw(ROWS, &mut ChaCha8Rng::seed_from_u64(1), &Default::default()).is_some());
+        for (config, of_layer) in [(config, of_layer), (plain, of_layer - 1)] {
+            let encoder = encoder::<Train>(&config);
+            let out = if config.edge_dropout > 0.0 {
+                let rng = &mut ChaCha8Rng::seed_from_u64(1);
+                assert!(encoder.valid().draw(ROWS, rng, &Default::default()).is_some());
+                drawn(&encoder, 1).graph
+            } else {
+                forward(&encoder).graph
+            };
+            let [rows, width] = out.dims();
+            let upstream = (0..rows * width).map(|i| (i as f32 * 1.7).sin()).collect::<Vec<_>>();
+            let upstream = Tensor::from_data(TensorData::new(upstream, [rows, width]), &Default::default());
+            let grads = (out * upstream).sum().backward();
+            let mut reached = Reached::<Train> { grads: &grads, path: vec![], count: 0, missed: vec![] };
+            encoder.visit(&mut reached);
+            assert_eq!(reached.count, 4 + 2 * of_layer + 3, "embeddings and features, two layers, readout");
+            assert!(reached.missed.is_empty(), "{config:?}: {:?}", reached.missed);
+        }
     }
+}
+
+#[test]
+fn gatv2_doubles_the_projection_in_place_of_the_targets_weights_and_its_options_act_alike() {
+    let gatv2 = GatConfig { attention: Attention::Gatv2, ..small() };
+    let (one, two) = (encoder::<Flex>(&small()), encoder::<Flex>(&gatv2));
+    assert_eq!(two.num_params(), one.num_params() + 2 * (8 * 8 - 8));
+    assert_ne!(bits(&forward(&two)), bits(&forward(&one)));
+
+    let plain = bits(&forward(&two));
+    for config in dropouts() {
+        let encoder = encoder::<Flex>(&GatConfig { attention: Attention::Gatv2, ..config });
+        assert_eq!(bits(&forward(&encoder)), plain, "without draws");
+        assert_ne!(bits(&drawn(&encoder, 1)), plain, "with draws");
+        assert_eq!(bits(&drawn(&encoder, 1)), bits(&drawn(&encoder, 1)), "the same draws");
+    }
+    let rare =
+        GatConfig { attention_dropout: 1e-6, feature_dropout: 1e-6, edge_dropout: 1e-6, ..gatv2.clone() };
+    let difference = (forward(&two).graph - drawn(&encoder::<Flex>(&rare), 1).graph).abs().max();
+    assert!(difference.into_scalar() < 2e-5);
+    let learned = GatConfig { attention_temperature: AttentionTemperature::Learned, ..gatv2 };
+    assert_eq!(bits(&forward(&encoder::<Flex>(&learned))), plain, "a temperature of 1");
 }
 
 #[test]

@@ -60,6 +60,17 @@ pub trait OpsBackend: Backend {
         composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope)
     }
 
+    /// See [`crate::gatv2_attention`].
+    fn gatv2_attention(
+        h: Tensor<Self, 3>,
+        a: Tensor<Self, 2>,
+        relation_bias: Tensor<Self, 2>,
+        edges: &GatEdges,
+        slope: f32,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        composed::gatv2_attention(h, a, relation_bias, edges, slope)
+    }
+
     /// See [`crate::norm_relu`].
     fn norm_relu(
         x: Tensor<Self, 2>,

@@ -8,6 +8,8 @@ mod expert_linear;
 mod flat;
 mod gat;
 mod gat_kernel;
+mod gat_scores;
+mod gatv2_scores;
 mod level;
 mod linear;
 mod math;
@@ -197,6 +199,21 @@ impl OpsBackend for Flex {
         (wrap(out), wrap(attention))
     }
 
+    fn gatv2_attention(
+        h: Tensor<Self, 3>,
+        a: Tensor<Self, 2>,
+        relation_bias: Tensor<Self, 2>,
+        edges: &GatEdges,
+        slope: f32,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        if !all_f32!(h, a, relation_bias) {
+            return composed::gatv2_attention(h, a, relation_bias, edges, slope);
+        }
+        let inputs = [unwrap(h), unwrap(a), unwrap(relation_bias)];
+        let (out, attention) = gat::flex(inputs, edges, slope);
+        (wrap(out), wrap(attention))
+    }
+
     fn norm_relu(
         x: Tensor<Self, 2>,
         gamma: Tensor<Self, 1>,
@@ -243,7 +260,22 @@ impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
             return composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope);
         }
         let inputs = [unwrap(h), unwrap(a_src), unwrap(a_dst), unwrap(relation_bias)];
-        let (out, attention) = gat::autodiff::<C>(inputs, edges, slope);
+        let (out, attention) = gat::autodiff::<C, 4>(inputs, edges, slope);
+        (wrap(out), wrap(attention))
+    }
+
+    fn gatv2_attention(
+        h: Tensor<Self, 3>,
+        a: Tensor<Self, 2>,
+        relation_bias: Tensor<Self, 2>,
+        edges: &GatEdges,
+        slope: f32,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        if !all_f32!(h, a, relation_bias) {
+            return composed::gatv2_attention(h, a, relation_bias, edges, slope);
+        }
+        let inputs = [unwrap(h), unwrap(a), unwrap(relation_bias)];
+        let (out, attention) = gat::autodiff::<C, 3>(inputs, edges, slope);
         (wrap(out), wrap(attention))
     }
 

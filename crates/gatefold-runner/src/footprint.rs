@@ -119,10 +119,14 @@ fn modules(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Module> {
     if let Some(graph) = graph {
         let (nodes, edges) = (graph.num_nodes() as f64, graph.csr().num_edges() as f64);
         let (layers, heads) = (policy.gat.layers as f64, policy.gat.heads as f64);
+        // The enums of the choices are a crate below the policy's; their names in a file will do.
         let full_width = serde_json::json!(policy.gat.combine) == "average";
-        let projected = if full_width { heads * hidden } else { hidden };
+        let new = if full_width { heads * hidden } else { hidden };
+        // GATv2 projects a row twice and scores with one vector a head; GAT projects once and has two.
+        let gatv2 = serde_json::json!(policy.gat.attention) == "gatv2";
+        let (projected, vectors) = if gatv2 { (2.0 * new, new) } else { (new, 2.0 * new) };
         let relations = graph.relations().len() as f64 + f64::from(u8::from(learned(policy)));
-        let layer = hidden * projected + 2.0 * projected + 2.0 * hidden + relations * heads;
+        let layer = hidden * projected + vectors + 2.0 * hidden + relations * heads;
         let readout = graph.readout_nodes().len() as f64;
         modules.push(Module {
             name: "graph encoder",
@@ -179,8 +183,7 @@ fn modules(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Module> {
     modules
 }
 
-/// Whether heads have a learned temperature. The enum of the choice is a crate below the policy's; its
-/// name in a file will do.
+/// Whether heads have a learned temperature.
 fn learned(policy: &PolicyConfig) -> bool {
     serde_json::json!(policy.gat.attention_temperature) == "learned"
 }
@@ -242,7 +245,7 @@ mod tests {
 
     use burn::backend::Flex;
     use gatefold_env::{Purpose, stream};
-    use gatefold_gat::{AttentionTemperature, Heads};
+    use gatefold_gat::{Attention, AttentionTemperature, Heads};
     use gatefold_graph::TypedGraph;
     use gatefold_policy::ActorCritic;
 
@@ -282,6 +285,14 @@ mod tests {
             (changed(|_| ()), 0),
             (changed(|config| config.policy.experts.truncate(1)), 6),
             (changed(|config| config.policy.gat.combine = Heads::Average), 6),
+            (changed(|config| config.policy.gat.attention = Attention::Gatv2), 6),
+            (
+                changed(|config| {
+                    let gat = &mut config.policy.gat;
+                    (gat.attention, gat.combine) = (Attention::Gatv2, Heads::Average);
+                }),
+                6,
+            ),
             (changed(|config| config.policy.trunk = vec![300, 20]), 6),
             (changed(|config| config.policy.shared_expert = true), 6),
             (changed(|config| config.policy.twin_critics = true), 6),

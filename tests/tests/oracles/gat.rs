@@ -12,16 +12,24 @@ use gatefold_tests::tolerance::{assert_norm, values};
 use gatefold_tests::trainee::Train;
 use serde::Deserialize;
 
+/// What a case is called, its edges, and the reference's attention.
 #[derive(Deserialize)]
-struct Case {
-    name: String,
-    nodes: usize,
-    heads: usize,
-    channels: usize,
+pub(crate) struct Graph {
+    pub(crate) name: String,
+    pub(crate) nodes: usize,
+    pub(crate) heads: usize,
+    pub(crate) channels: usize,
     concat: bool,
     sources: Vec<usize>,
     targets: Vec<usize>,
     relations: Vec<usize>,
+    alpha: Matrix,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    #[serde(flatten)]
+    graph: Graph,
     x: Matrix,
     weight: Matrix,
     att_src: Matrix,
@@ -29,7 +37,6 @@ struct Case {
     relation_bias: Matrix,
     upstream: Matrix,
     output: Matrix,
-    alpha: Matrix,
     grad_x: Matrix,
     grad_weight: Matrix,
     grad_att_src: Matrix,
@@ -38,7 +45,8 @@ struct Case {
     f32_error: HashMap<String, f64>,
 }
 
-type Linear = fn(Tensor<Train, 2>, Tensor<Train, 2>, Tensor<Train, 1>, Activation) -> Tensor<Train, 2>;
+pub(crate) type Linear =
+    fn(Tensor<Train, 2>, Tensor<Train, 2>, Tensor<Train, 1>, Activation) -> Tensor<Train, 2>;
 type Attention = fn(
     Tensor<Train, 3>,
     Tensor<Train, 2>,
@@ -48,44 +56,57 @@ type Attention = fn(
     f32,
 ) -> (Tensor<Train, 3>, Tensor<Train, 3>);
 
-/// The case's edges by target, parallel copies merged, and the reference's attention of each: the
-/// sum over its copies.
-fn edges(case: &Case) -> (GatEdges, Vec<f64>) {
-    let triples = || case.sources.iter().zip(&case.targets).zip(&case.relations);
-    let num_relations = case.relation_bias.len();
-    let csr = Csr::from_edges(case.nodes, num_relations, triples().map(|((&s, &t), &r)| (s, t, r)));
-    assert!(csr.num_edges() < case.sources.len(), "{}: parallel edges are part of the case", case.name);
-    let mut attention = Vec::new();
-    for target in 0..case.nodes {
-        for (source, relation, _) in csr.in_edges(target) {
-            let merged = (source as usize, target, relation as usize);
-            let copies = triples().zip(&case.alpha).filter(|(((s, t), r), _)| (**s, **t, **r) == merged);
-            let copies: Vec<_> = copies.map(|(_, alpha)| alpha).collect();
-            attention.extend((0..case.heads).map(|head| copies.iter().map(|alpha| alpha[head]).sum::<f64>()));
+impl Graph {
+    /// The edges by target, parallel copies merged, and the reference's attention of each: the sum over
+    /// its copies.
+    pub(crate) fn edges(&self, num_relations: usize) -> (GatEdges, Vec<f64>) {
+        let triples = || self.sources.iter().zip(&self.targets).zip(&self.relations);
+        let csr = Csr::from_edges(self.nodes, num_relations, triples().map(|((&s, &t), &r)| (s, t, r)));
+        assert!(csr.num_edges() < self.sources.len(), "{}: parallel edges are part of the case", self.name);
+        let mut attention = Vec::new();
+        for target in 0..self.nodes {
+            for (source, relation, _) in csr.in_edges(target) {
+                let merged = (source as usize, target, relation as usize);
+                let copies = triples().zip(&self.alpha).filter(|(((s, t), r), _)| (**s, **t, **r) == merged);
+                let copies: Vec<_> = copies.map(|(_, alpha)| alpha).collect();
+                let sum = |head| copies.iter().map(|alpha| alpha[head]).sum::<f64>();
+                attention.extend((0..self.heads).map(sum));
+            }
+        }
+        let log_multiplicity = csr.multiplicity.iter().map(|&copies| (copies as f32).ln()).collect();
+        let targets = (0..self.nodes as u32).collect();
+        let edges = GatEdges::new(
+            csr.offsets,
+            csr.sources,
+            csr.relations,
+            log_multiplicity,
+            targets,
+            self.nodes,
+            num_relations,
+        );
+        (edges.expect("edges of the fixture fit"), attention)
+    }
+
+    /// New rows `[1, N, H * C]` with their heads side by side or averaged.
+    pub(crate) fn combined(&self, out: Tensor<Train, 3>) -> Tensor<Train, 2> {
+        let (nodes, heads, channels) = (self.nodes, self.heads, self.channels);
+        if self.concat {
+            out.reshape([nodes, heads * channels])
+        } else {
+            out.reshape([nodes, heads, channels]).mean_dim(1).reshape([nodes, channels])
         }
     }
-    let log_multiplicity = csr.multiplicity.iter().map(|&copies| (copies as f32).ln()).collect();
-    let targets = (0..case.nodes as u32).collect();
-    let edges = GatEdges::new(
-        csr.offsets,
-        csr.sources,
-        csr.relations,
-        log_multiplicity,
-        targets,
-        case.nodes,
-        num_relations,
-    );
-    (edges.expect("edges of the fixture fit"), attention)
 }
 
 fn check(path: &str, linear: Linear, attention: Attention) {
     for case in cases::<Case>("gat") {
-        let (edges, expected_attention) = edges(&case);
+        let graph = &case.graph;
+        let (edges, expected_attention) = graph.edges(case.relation_bias.len());
         let leaf = |rows: &Matrix| matrix::<Train>(rows).require_grad();
         let (x, weight) = (leaf(&case.x), leaf(&case.weight));
         let (source, target, bias) = (leaf(&case.att_src), leaf(&case.att_dst), leaf(&case.relation_bias));
 
-        let (nodes, width) = (case.nodes, case.heads * case.channels);
+        let (nodes, width) = (graph.nodes, graph.heads * graph.channels);
         let zero = Tensor::zeros([width], &Default::default());
         let h = linear(x.clone(), weight.clone(), zero, Activation::Identity); // [N, H * C]
         let (out, alpha) = attention(
@@ -96,11 +117,7 @@ fn check(path: &str, linear: Linear, attention: Attention) {
             &edges,
             0.2,
         );
-        let output = if case.concat {
-            out.reshape([nodes, width])
-        } else {
-            out.reshape([nodes, case.heads, case.channels]).mean_dim(1).reshape([nodes, case.channels])
-        };
+        let output = graph.combined(out);
         let grads = (output.clone() * matrix(&case.upstream)).sum().backward();
         let gradient = |of: &Tensor<Train, 2>| values(of.grad(&grads).expect("every input gets a gradient"));
 
@@ -115,7 +132,7 @@ fn check(path: &str, linear: Linear, attention: Attention) {
         ];
         for (name, got, expected) in compared {
             let tolerance = (4.0 * case.f32_error[name]).max(1e-5);
-            assert_norm(&format!("{path}, {}, {name}", case.name), &got, &expected, tolerance);
+            assert_norm(&format!("{path}, {}, {name}", graph.name), &got, &expected, tolerance);
         }
     }
 }

@@ -4,6 +4,7 @@ mod adamw;
 mod auxiliary_losses;
 mod gae;
 mod gat;
+mod gatv2;
 mod ppo_loss;
 mod reward_scaling;
 mod simplex;

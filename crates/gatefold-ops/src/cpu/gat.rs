@@ -1,6 +1,6 @@
 //! Graph attention over CSR edges: chunks of graphs, and the backward pass.
 //!
-//! Only the attention and the side of the LeakyReLU are kept for the backward pass.
+//! Only the attention is kept for the backward pass, beside the inputs.
 
 use burn::backend::{
     Autodiff, Flex,
@@ -16,33 +16,37 @@ use burn::tensor::Tensor;
 use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor, unwrap, wrap},
-    gat_kernel::{Layer, backward_graphs, forward_graphs},
+    gat_kernel::{Layer, Scores, backward_graphs, forward_graphs},
 };
 use crate::GatEdges;
 
 /// Graphs per chunk.
 const CHUNK: usize = 8;
 
+/// `h`, the weights of the scores, and `relation_bias`: with `N = 4` those of GAT, `a_src` and `a_dst`
+/// between the others, with `N = 3` GATv2's `a`.
+type Inputs<const N: usize> = [FlexTensor; N];
+
 /// What the backward pass needs.
 #[derive(Debug, Clone)]
-pub(super) struct State {
-    h: FlexTensor,
-    a_src: FlexTensor,
-    a_dst: FlexTensor,
-    relation_bias: FlexTensor,
+pub(super) struct State<const N: usize> {
+    inputs: Inputs<N>,
     edges: GatEdges,
     slope: f32,
     attention: FlexTensor,
-    negative: std::sync::Arc<Vec<bool>>,
 }
 
-impl State {
+impl<const N: usize> State<N> {
     fn layer(&self) -> Layer<'_> {
-        let [heads, channels] = dims(&self.a_src);
+        let weights = &self.inputs[1..N - 1];
+        let [heads, channels] = dims(&weights[0]);
         Layer {
-            a_src: floats(&self.a_src),
-            a_dst: floats(&self.a_dst),
-            relation_bias: floats(&self.relation_bias),
+            scores: match weights {
+                [a_src, a_dst] => Scores::Gat { a_src: floats(a_src), a_dst: floats(a_dst) },
+                [a] => Scores::Gatv2 { a: floats(a) },
+                _ => unreachable!("attention has one or two weights of scores"),
+            },
+            relation_bias: floats(&self.inputs[N - 1]),
             edges: &self.edges,
             slope: self.slope,
             heads,
@@ -51,50 +55,36 @@ impl State {
     }
 }
 
-fn run(
-    [h, a_src, a_dst, relation_bias]: [FlexTensor; 4],
-    edges: &GatEdges,
-    slope: f32,
-) -> (State, FlexTensor) {
-    let [h, a_src, a_dst, relation_bias] = [h, a_src, a_dst, relation_bias].map(row_major);
-    let [batch, num_rows, width] = dims(&h);
+fn run<const N: usize>(inputs: Inputs<N>, edges: &GatEdges, slope: f32) -> (State<N>, FlexTensor) {
+    let inputs = inputs.map(row_major);
+    let [batch, num_rows, _] = dims(&inputs[0]);
     let (targets, num_edges) = (edges.num_targets(), edges.num_edges());
     let attention = tensor(Vec::new(), [0]);
-    let mut state = State {
-        h,
-        a_src,
-        a_dst,
-        relation_bias,
-        edges: edges.clone(),
-        slope,
-        attention,
-        negative: Default::default(),
-    };
+    let mut state = State { inputs, edges: edges.clone(), slope, attention };
     let layer = state.layer();
-    let heads = layer.heads;
+    let (heads, width) = (layer.heads, layer.width());
     let mut out = vec![0.0; batch * targets * width];
     let mut attention = vec![0.0; batch * num_edges * heads];
-    let mut negative = vec![false; batch * num_edges * heads];
-    let sizes = [num_rows * width, targets * width, num_edges * heads].map(|size| size * CHUNK);
+    let sizes = [num_rows * layer.row(), targets * width, num_edges * heads].map(|size| size * CHUNK);
     if out.is_empty() || num_edges == 0 {
         // Nothing flows along no edges: all rows stay 0.
     } else {
-        let tasks: Vec<_> = floats(&state.h)
-            .chunks(sizes[0])
-            .zip(out.chunks_mut(sizes[1]))
-            .zip(attention.chunks_mut(sizes[2]).zip(negative.chunks_mut(sizes[2])))
-            .collect();
-        map_tasks(tasks, layer.flops(batch), |((h, out), (attention, negative))| {
-            forward_graphs(&layer, h, out, attention, negative);
+        let rows = floats(&state.inputs[0]).chunks(sizes[0]);
+        let new = out.chunks_mut(sizes[1]).zip(attention.chunks_mut(sizes[2]));
+        map_tasks(rows.zip(new).collect(), layer.flops(batch), |(h, (out, attention))| {
+            forward_graphs(&layer, h, out, attention);
         });
     }
     state.attention = tensor(attention, [batch, num_edges, heads]);
-    state.negative = negative.into();
     (state, tensor(out, [batch, targets, width]))
 }
 
-/// [`crate::gat_attention`] on Flex.
-pub(super) fn flex(inputs: [FlexTensor; 4], edges: &GatEdges, slope: f32) -> (FlexTensor, FlexTensor) {
+/// [`crate::gat_attention`] or [`crate::gatv2_attention`] on Flex.
+pub(super) fn flex<const N: usize>(
+    inputs: Inputs<N>,
+    edges: &GatEdges,
+    slope: f32,
+) -> (FlexTensor, FlexTensor) {
     let (state, out) = run(inputs, edges, slope);
     (out, state.attention)
 }
@@ -102,19 +92,17 @@ pub(super) fn flex(inputs: [FlexTensor; 4], edges: &GatEdges, slope: f32) -> (Fl
 #[derive(Debug)]
 struct Gat;
 
-impl Backward<Flex, 4> for Gat {
-    type State = State;
+impl<const N: usize> Backward<Flex, N> for Gat {
+    type State = State<N>;
 
-    fn backward(self, ops: Ops<State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<State<N>, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
         let state = ops.state;
         let layer = state.layer();
         let edges = &state.edges;
-        let [batch, num_rows, width] = dims(&state.h);
-        let (heads, channels) = (layer.heads, layer.channels);
-        let mut d_h = vec![0.0; batch * num_rows * width];
-        let num_parameters = 2 * width + edges.num_relations() * heads;
-        let sizes = [num_rows * width, edges.num_targets() * width, edges.num_edges() * heads];
+        let [batch, num_rows, row] = dims(&state.inputs[0]);
+        let mut d_h = vec![0.0; batch * num_rows * row];
+        let sizes = [num_rows * row, edges.num_targets() * layer.width(), edges.num_edges() * layer.heads];
         let [rows, new_rows, scores] = sizes.map(|size| size * CHUNK);
         let parts = if d_h.is_empty() || edges.num_edges() == 0 {
             Vec::new()
@@ -123,12 +111,11 @@ impl Backward<Flex, 4> for Gat {
             map_tasks(tasks, 3 * layer.flops(batch), |(chunk, d_h)| {
                 let count = d_h.len() * CHUNK / rows;
                 let part = |size: usize| chunk * size..chunk * size + count * size / CHUNK;
-                let mut d_parameters = vec![0.0; num_parameters];
+                let mut d_parameters = vec![0.0; layer.num_parameters()];
                 backward_graphs(
                     &layer,
-                    &floats(&state.h)[part(rows)],
+                    &floats(&state.inputs[0])[part(rows)],
                     &floats(&state.attention)[part(scores)],
-                    &state.negative[part(scores)],
                     &floats(&g)[part(new_rows)],
                     d_h,
                     &mut d_parameters,
@@ -136,35 +123,30 @@ impl Backward<Flex, 4> for Gat {
                 d_parameters
             })
         };
-        let mut d_a_src = add_parts(parts, num_parameters);
-        let mut d_a_dst = d_a_src.split_off(width);
-        let d_relation = d_a_dst.split_off(width);
-        let [h_node, src_node, dst_node, relation_node] = ops.parents;
-        if let Some(node) = h_node {
-            grads.register::<Flex>(node.id, tensor(d_h, [batch, num_rows, width]));
+        let mut rest = add_parts(parts, layer.num_parameters());
+        if let Some(node) = &ops.parents[0] {
+            grads.register::<Flex>(node.id, tensor(d_h, [batch, num_rows, row]));
         }
-        if let Some(node) = src_node {
-            grads.register::<Flex>(node.id, tensor(d_a_src, [heads, channels]));
-        }
-        if let Some(node) = dst_node {
-            grads.register::<Flex>(node.id, tensor(d_a_dst, [heads, channels]));
-        }
-        if let Some(node) = relation_node {
-            grads.register::<Flex>(node.id, tensor(d_relation, [edges.num_relations(), heads]));
+        for (node, input) in ops.parents[1..].iter().zip(&state.inputs[1..]) {
+            let shape: [usize; 2] = dims(input);
+            let after = rest.split_off(shape[0] * shape[1]);
+            let gradient = std::mem::replace(&mut rest, after);
+            if let Some(node) = node {
+                grads.register::<Flex>(node.id, tensor(gradient, shape));
+            }
         }
     }
 }
 
-/// [`crate::gat_attention`] on Flex with its gradient.
-pub(super) fn autodiff<C: CheckpointStrategy>(
-    [h, a_src, a_dst, relation_bias]: [Tracked<C>; 4],
+/// [`crate::gat_attention`] or [`crate::gatv2_attention`] on Flex with its gradient.
+pub(super) fn autodiff<C: CheckpointStrategy, const N: usize>(
+    inputs: [Tracked<C>; N],
     edges: &GatEdges,
     slope: f32,
 ) -> (Tracked<C>, Tracked<C>) {
-    let inputs = [h.primitive, a_src.primitive, a_dst.primitive, relation_bias.primitive];
-    let (state, out) = run(inputs, edges, slope);
+    let nodes = inputs.each_ref().map(|input| input.node.clone());
+    let (state, out) = run(inputs.map(|input| input.primitive), edges, slope);
     let attention = wrap::<Flex, 3>(state.attention.clone());
-    let nodes = [h.node, a_src.node, a_dst.node, relation_bias.node];
     let out = match Gat.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(state, out),
         OpsKind::UnTracked(prep) => prep.finish(out),

@@ -1,19 +1,29 @@
-//! The loops of graph attention over CSR edges, graph by graph.
+//! The loops of graph attention over CSR edges, graph by graph: softmax and messages.
 //!
 //! Inner loops run over the channels of one head; the common sizes are known at compile time.
 
 // S source rows, T target rows, E edges, H heads, C channels of a head, R relations
 
 use super::{
+    gat_scores, gatv2_scores,
     level::{mul_add, multiversion},
     math::{add_scaled, dot, exp},
+    scratch::Scratch,
 };
 use crate::GatEdges;
 
+/// How edges are scored, with the weights `[H, C]` that it takes.
+#[derive(Clone, Copy)]
+pub(super) enum Scores<'a> {
+    /// `LeakyReLU(a_src . h_j + a_dst . h_i + r_rel)`; rows of `h` are `[H * C]`.
+    Gat { a_src: &'a [f32], a_dst: &'a [f32] },
+    /// `a . LeakyReLU(s_j + d_i) + r_rel`; rows of `h` are `[s ; d]`, `[2 * H * C]`.
+    Gatv2 { a: &'a [f32] },
+}
+
 /// What all graphs of a batch share.
 pub(super) struct Layer<'a> {
-    pub(super) a_src: &'a [f32],
-    pub(super) a_dst: &'a [f32],
+    pub(super) scores: Scores<'a>,
     pub(super) relation_bias: &'a [f32],
     pub(super) edges: &'a GatEdges,
     pub(super) slope: f32,
@@ -22,23 +32,42 @@ pub(super) struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    fn width(&self) -> usize {
+    /// Width of a new row.
+    pub(super) fn width(&self) -> usize {
         self.heads * self.channels
+    }
+
+    /// Width of a row of `h`.
+    pub(super) fn row(&self) -> usize {
+        match self.scores {
+            Scores::Gat { .. } => self.width(),
+            Scores::Gatv2 { .. } => 2 * self.width(),
+        }
+    }
+
+    /// How many numbers are learned: the weights of [`Scores`], then the relation bias.
+    pub(super) fn num_parameters(&self) -> usize {
+        let weights = match self.scores {
+            Scores::Gat { .. } => 2 * self.width(),
+            Scores::Gatv2 { .. } => self.width(),
+        };
+        weights + self.relation_bias.len()
     }
 
     /// Floating-point operations of one forward pass over `batch` graphs, roughly.
     pub(super) fn flops(&self, batch: usize) -> usize {
         let rows = self.edges.num_sources() + self.edges.num_targets() + self.edges.num_edges();
-        2 * batch * (rows * self.width() + 20 * self.edges.num_edges() * self.heads)
+        2 * batch * (rows * self.row() + 20 * self.edges.num_edges() * self.heads)
     }
 
     /// The number of heads and of channels; constants where `H` and `C` are not 0.
     #[inline(always)]
-    fn sizes<const H: usize, const C: usize>(&self) -> (usize, usize) {
+    pub(super) fn sizes<const H: usize, const C: usize>(&self) -> (usize, usize) {
         (if H == 0 { self.heads } else { H }, if C == 0 { self.channels } else { C })
     }
 
-    fn edges_of(&self, target: usize) -> std::ops::Range<usize> {
+    #[inline(always)]
+    pub(super) fn edges_of(&self, target: usize) -> std::ops::Range<usize> {
         let offsets = self.edges.offsets();
         offsets[target] as usize..offsets[target + 1] as usize
     }
@@ -58,28 +87,19 @@ macro_rules! by_size {
 }
 
 multiversion! {
-    /// Some graphs forward: new rows, attention, and where the LeakyReLU is on its negative side.
-    pub(super) fn forward_graphs(
-        layer: &Layer<'_>, h: &[f32], out: &mut [f32], attention: &mut [f32], negative: &mut [bool],
-    ) = forward_body
+    /// Some graphs forward: new rows and attention.
+    pub(super) fn forward_graphs(layer: &Layer<'_>, h: &[f32], out: &mut [f32], attention: &mut [f32]) = forward_body
 }
 
 #[inline(always)]
-fn forward_body<const FMA: bool>(
-    layer: &Layer<'_>,
-    h: &[f32],
-    out: &mut [f32],
-    attention: &mut [f32],
-    negative: &mut [bool],
-) {
-    let (edges, width) = (layer.edges, layer.width());
-    let (rows, scores) = (edges.num_sources() * width, edges.num_edges() * layer.heads);
-    let mut scratch = vec![0.0; (edges.num_sources() + 3) * layer.heads];
-    for (graph, out) in out.chunks_exact_mut(edges.num_targets() * width).enumerate() {
+fn forward_body<const FMA: bool>(layer: &Layer<'_>, h: &[f32], out: &mut [f32], attention: &mut [f32]) {
+    let edges = layer.edges;
+    let (rows, scores) = (edges.num_sources() * layer.row(), edges.num_edges() * layer.heads);
+    let mut scratch = Scratch::new((edges.num_sources() + 2) * layer.heads);
+    for (graph, out) in out.chunks_exact_mut(edges.num_targets() * layer.width()).enumerate() {
         let h = &h[graph * rows..(graph + 1) * rows];
         let attention = &mut attention[graph * scores..(graph + 1) * scores];
-        let negative = &mut negative[graph * scores..(graph + 1) * scores];
-        by_size!(layer, forward_graph::<FMA>(layer, h, out, attention, negative, &mut scratch));
+        by_size!(layer, forward_graph::<FMA>(layer, h, out, attention, &mut scratch));
     }
 }
 
@@ -89,41 +109,35 @@ fn forward_graph<const FMA: bool, const H: usize, const C: usize>(
     h: &[f32],
     out: &mut [f32],
     attention: &mut [f32],
-    negative: &mut [bool],
     scratch: &mut [f32],
 ) {
     let (heads, channels) = layer.sizes::<H, C>();
-    let edges = layer.edges;
     let width = heads * channels;
-    let (source_score, rest) = scratch.split_at_mut(edges.num_sources() * heads);
-    let (own, rest) = rest.split_at_mut(heads);
-    let (max, sum) = rest.split_at_mut(heads);
-    let sum = &mut sum[..heads];
-    for (h, score) in h.chunks_exact(width).zip(source_score.chunks_exact_mut(heads)) {
-        head_dots::<FMA, H, C>(layer, layer.a_src, h, score);
-    }
     // Scores less their largest, edge by edge; then all weights at once; then their shares.
-    for (t, &row) in edges.targets().iter().enumerate() {
+    let row = match layer.scores {
+        Scores::Gat { a_src, a_dst } => {
+            gat_scores::scores::<FMA, H, C>(layer, [a_src, a_dst], h, attention, scratch);
+            width
+        }
+        Scores::Gatv2 { a } => {
+            gatv2_scores::scores::<FMA, H, C>(layer, a, h, attention);
+            2 * width
+        }
+    };
+    let (max, rest) = scratch.split_at_mut(heads);
+    let sum = &mut rest[..heads];
+    for t in 0..layer.edges.num_targets() {
         let range = layer.edges_of(t);
-        head_dots::<FMA, H, C>(layer, layer.a_dst, &h[row as usize * width..][..width], own);
+        let scores = &mut attention[range.start * heads..range.end * heads];
         max.fill(f32::NEG_INFINITY);
-        for e in range.clone() {
-            let (j, relation) = (edges.sources()[e] as usize, edges.relations()[e] as usize);
-            let source = &source_score[j * heads..][..heads];
-            let bias = &layer.relation_bias[relation * heads..][..heads];
-            let multiplicity = edges.log_multiplicity()[e];
-            let attention = &mut attention[e * heads..][..heads];
-            let negative = &mut negative[e * heads..][..heads];
+        for scores in scores.chunks_exact(heads) {
             for k in 0..heads {
-                let score = source[k] + own[k] + bias[k];
-                negative[k] = score < 0.0;
-                attention[k] = (if score < 0.0 { layer.slope * score } else { score }) + multiplicity;
-                max[k] = if attention[k] > max[k] { attention[k] } else { max[k] };
+                max[k] = if scores[k] > max[k] { scores[k] } else { max[k] };
             }
         }
-        for attention in attention[range.start * heads..range.end * heads].chunks_exact_mut(heads) {
+        for scores in scores.chunks_exact_mut(heads) {
             for k in 0..heads {
-                attention[k] -= max[k];
+                scores[k] -= max[k];
             }
         }
     }
@@ -143,39 +157,21 @@ fn forward_graph<const FMA: bool, const H: usize, const C: usize>(
         }
         for e in range {
             let alpha = &mut attention[e * heads..][..heads];
-            let h = &h[edges.sources()[e] as usize * width..][..width];
+            let h = &h[layer.edges.sources()[e] as usize * row..][..width];
             for k in 0..heads {
                 alpha[k] *= sum[k];
-                add_scaled::<FMA>(
-                    &mut out[k * channels..][..channels],
-                    alpha[k],
-                    &h[k * channels..][..channels],
-                );
+                let at = k * channels..(k + 1) * channels;
+                add_scaled::<FMA>(&mut out[at.clone()], alpha[k], &h[at]);
             }
         }
     }
 }
 
-/// `dots_k = a_k . h_k` for every head.
-#[inline(always)]
-fn head_dots<const FMA: bool, const H: usize, const C: usize>(
-    layer: &Layer<'_>,
-    a: &[f32],
-    h: &[f32],
-    dots: &mut [f32],
-) {
-    let (heads, channels) = layer.sizes::<H, C>();
-    for k in 0..heads {
-        dots[k] = dot::<FMA>(&a[k * channels..][..channels], &h[k * channels..][..channels]);
-    }
-}
-
 multiversion! {
-    /// Some graphs backward: fills the gradient of `h` and adds to those of the parameters
-    /// (`a_src`, `a_dst` and `relation_bias`, one after the other).
+    /// Some graphs backward: adds to the gradient of `h` and to those of the parameters
+    /// (the weights of the scores and `relation_bias`, one after the other).
     pub(super) fn backward_graphs(
-        layer: &Layer<'_>, h: &[f32], attention: &[f32], negative: &[bool], g: &[f32],
-        d_h: &mut [f32], d_parameters: &mut [f32],
+        layer: &Layer<'_>, h: &[f32], attention: &[f32], g: &[f32], d_h: &mut [f32], d_parameters: &mut [f32],
     ) = backward_body
 }
 
@@ -184,24 +180,20 @@ fn backward_body<const FMA: bool>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
-    negative: &[bool],
     g: &[f32],
     d_h: &mut [f32],
     d_parameters: &mut [f32],
 ) {
-    let (edges, width) = (layer.edges, layer.width());
-    let (rows, new_rows) = (edges.num_sources() * width, edges.num_targets() * width);
+    let edges = layer.edges;
+    let (rows, new_rows) = (edges.num_sources() * layer.row(), edges.num_targets() * layer.width());
     let scores = edges.num_edges() * layer.heads;
-    let mut scratch = vec![0.0; (edges.num_sources() + edges.num_edges() + 2) * layer.heads];
+    let gat = gat_scores::backward_scratch(layer);
+    let mut scratch = Scratch::new(layer.heads + scores + gat.max(layer.width()));
     for (graph, d_h) in d_h.chunks_exact_mut(rows).enumerate() {
         let h = &h[graph * rows..(graph + 1) * rows];
         let attention = &attention[graph * scores..(graph + 1) * scores];
-        let negative = &negative[graph * scores..(graph + 1) * scores];
         let g = &g[graph * new_rows..(graph + 1) * new_rows];
-        by_size!(
-            layer,
-            backward_graph::<FMA>(layer, h, attention, negative, g, d_h, d_parameters, &mut scratch)
-        );
+        by_size!(layer, backward_graph::<FMA>(layer, h, attention, g, d_h, d_parameters, &mut scratch));
     }
 }
 
@@ -210,7 +202,6 @@ fn backward_graph<const FMA: bool, const H: usize, const C: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
-    negative: &[bool],
     g: &[f32],
     d_h: &mut [f32],
     d_parameters: &mut [f32],
@@ -219,66 +210,41 @@ fn backward_graph<const FMA: bool, const H: usize, const C: usize>(
     let (heads, channels) = layer.sizes::<H, C>();
     let edges = layer.edges;
     let width = heads * channels;
-    let (d_a_src, rest) = d_parameters.split_at_mut(width);
-    let (d_a_dst, d_relation) = rest.split_at_mut(width);
-    let (d_source, rest) = scratch.split_at_mut(edges.num_sources() * heads);
-    let (mean, rest) = rest.split_at_mut(heads);
-    let (d_own, d_alpha) = rest.split_at_mut(heads);
-    d_source.fill(0.0);
-    for (t, &row) in edges.targets().iter().enumerate() {
-        let g = &g[t * width..][..width];
+    let row = match layer.scores {
+        Scores::Gat { .. } => width,
+        Scores::Gatv2 { .. } => 2 * width,
+    };
+    let (mean, rest) = scratch.split_at_mut(heads);
+    let (d_score, rest) = rest.split_at_mut(edges.num_edges() * heads);
+    for (t, g) in g.chunks_exact(width).enumerate() {
         mean.fill(0.0);
         for e in layer.edges_of(t) {
-            let j = edges.sources()[e] as usize;
-            let (alpha, d_alpha) = (&attention[e * heads..][..heads], &mut d_alpha[e * heads..][..heads]);
-            let (h, d_h) = (&h[j * width..][..width], &mut d_h[j * width..][..width]);
+            let at = edges.sources()[e] as usize * row;
+            let (alpha, d_alpha) = (&attention[e * heads..][..heads], &mut d_score[e * heads..][..heads]);
+            let (h, d_h) = (&h[at..][..width], &mut d_h[at..][..width]);
             for k in 0..heads {
-                let g = &g[k * channels..][..channels];
-                d_alpha[k] = dot::<FMA>(g, &h[k * channels..][..channels]);
-                add_scaled::<FMA>(&mut d_h[k * channels..][..channels], alpha[k], g);
+                let at = k * channels..(k + 1) * channels;
+                d_alpha[k] = dot::<FMA>(&g[at.clone()], &h[at.clone()]);
+                add_scaled::<FMA>(&mut d_h[at.clone()], alpha[k], &g[at]);
             }
             for k in 0..heads {
                 mean[k] = mul_add::<FMA>(alpha[k], d_alpha[k], mean[k]);
             }
         }
-        d_own.fill(0.0);
         for e in layer.edges_of(t) {
-            let (j, relation) = (edges.sources()[e] as usize, edges.relations()[e] as usize);
-            let (alpha, d_alpha) = (&attention[e * heads..][..heads], &d_alpha[e * heads..][..heads]);
-            let negative = &negative[e * heads..][..heads];
-            let d_source = &mut d_source[j * heads..][..heads];
-            let d_relation = &mut d_relation[relation * heads..][..heads];
+            let (alpha, d_score) = (&attention[e * heads..][..heads], &mut d_score[e * heads..][..heads]);
             for k in 0..heads {
-                let slope = if negative[k] { layer.slope } else { 1.0 };
-                let d_score = alpha[k] * (d_alpha[k] - mean[k]) * slope;
-                d_source[k] += d_score;
-                d_relation[k] += d_score;
-                d_own[k] += d_score;
+                d_score[k] = alpha[k] * (d_score[k] - mean[k]);
             }
         }
-        let at = row as usize * width..(row as usize + 1) * width;
-        add_scores::<FMA, H, C>(layer, d_own, layer.a_dst, &h[at.clone()], &mut d_h[at], d_a_dst);
     }
-    let rows = h.chunks_exact(width).zip(d_h.chunks_exact_mut(width));
-    for ((h, d_h), d) in rows.zip(d_source.chunks_exact(heads)) {
-        add_scores::<FMA, H, C>(layer, d, layer.a_src, h, d_h, d_a_src);
-    }
-}
-
-/// The backward pass of [`head_dots`]: `d_h += d_k a_k` and `d_a += d_k h_k` for every head.
-#[inline(always)]
-fn add_scores<const FMA: bool, const H: usize, const C: usize>(
-    layer: &Layer<'_>,
-    d: &[f32],
-    a: &[f32],
-    h: &[f32],
-    d_h: &mut [f32],
-    d_a: &mut [f32],
-) {
-    let (heads, channels) = layer.sizes::<H, C>();
-    for k in 0..heads {
-        let at = k * channels..(k + 1) * channels;
-        add_scaled::<FMA>(&mut d_h[at.clone()], d[k], &a[at.clone()]);
-        add_scaled::<FMA>(&mut d_a[at.clone()], d[k], &h[at]);
+    match layer.scores {
+        Scores::Gat { a_src, a_dst } => {
+            let weights = [a_src, a_dst];
+            gat_scores::backward::<FMA, H, C>(layer, weights, h, d_score, d_h, d_parameters, rest);
+        }
+        Scores::Gatv2 { a } => {
+            gatv2_scores::backward::<FMA, H, C>(layer, a, h, d_score, d_h, d_parameters, rest);
+        }
     }
 }

@@ -32,10 +32,10 @@ struct Outcome {
     relation_bias: Tensor<Flex, 2>,
 }
 
-const RELATIONS: usize = 3;
+pub(crate) const RELATIONS: usize = 3;
 
 /// Random in-edges, up to 5 per target row and sometimes none.
-fn random_edges(sources: usize, targets: usize, n: &mut Numbers) -> GatEdges {
+pub(crate) fn random_edges(sources: usize, targets: usize, n: &mut Numbers) -> GatEdges {
     let mut offsets = vec![0];
     let (mut from, mut relations, mut multiplicity) = (vec![], vec![], vec![]);
     for _ in 0..targets {

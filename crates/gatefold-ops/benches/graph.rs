@@ -1,0 +1,113 @@
+//! Graph attention and gates at the sizes that other implementations are measured at:
+//! `cargo bench -p gatefold-ops --bench graph`, one thread with `RAYON_NUM_THREADS=1`.
+
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::{Tensor, TensorData};
+use divan::{Bencher, black_box};
+use gatefold_ops::{
+    Activation, GatEdges, OpsBackend, gat_attention, gatv2_attention, linear, mix, norm_relu, sparsemax,
+};
+
+type Train = Autodiff<Flex>;
+
+/// As in the binary: with large buffers the default allocator spends its time in page faults.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    divan::main();
+}
+
+/// Numbers in [-1, 1) that look random.
+fn tensor<B: OpsBackend, const D: usize>(shape: [usize; D], scale: f32) -> Tensor<B, D> {
+    let len = shape.iter().product();
+    let number = |i: usize| scale * (((i * 7919) % 1999) as f32 / 1000.0 - 1.0);
+    Tensor::from_data(TensorData::new((0..len).map(number).collect(), shape), &Default::default())
+}
+
+fn leaf<const D: usize>(shape: [usize; D], scale: f32) -> Tensor<Train, D> {
+    tensor(shape, scale).require_grad()
+}
+
+/// A grid of 8 x 8 with self loops, and its neighbours of four directions; a torus wraps around.
+fn grid(torus: bool) -> GatEdges {
+    let side = 8i32;
+    let (mut offsets, mut sources, mut relations) = (vec![0], Vec::new(), Vec::new());
+    for cell in 0..side * side {
+        for (relation, (down, right)) in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)].into_iter().enumerate() {
+            let (row, column) = (cell / side + down, cell % side + right);
+            let inside = (0..side).contains(&row) && (0..side).contains(&column);
+            if torus || inside {
+                sources.push((row.rem_euclid(side) * side + column.rem_euclid(side)) as u32);
+                relations.push(u32::from(relation > 0));
+            }
+        }
+        offsets.push(sources.len() as u32);
+    }
+    let count = sources.len();
+    GatEdges::new(offsets, sources, relations, vec![0.0; count], (0..64).collect(), 64, 2).expect("a grid")
+}
+
+fn project(x: Tensor<Train, 2>, weight: &Tensor<Train, 2>) -> Tensor<Train, 2> {
+    let zero = Tensor::zeros([weight.dims()[1]], &Default::default());
+    linear(x, weight.clone(), zero, Activation::Identity)
+}
+
+/// One layer on 64 graphs of 64 nodes and 320 edges: 32 features, 4 heads of 8, forward and back.
+#[divan::bench]
+fn gat_layer(bencher: Bencher<'_, '_>) {
+    let edges = grid(true);
+    let (x, weight) = (leaf([64 * 64, 32], 1.0), leaf([32, 32], 0.3));
+    let (a_src, a_dst, bias) = (leaf([4, 8], 0.3), leaf([4, 8], 0.3), leaf([2, 4], 0.1));
+    bencher.bench_local(|| {
+        let h = project(x.clone(), &weight).reshape([64, 64, 32]);
+        let (out, _) = gat_attention(h, a_src.clone(), a_dst.clone(), bias.clone(), &edges, 0.2);
+        black_box(out.sum().backward())
+    });
+}
+
+/// Two layers on 256 grids of 288 edges: 16 features of a node to 64, twice 4 heads of 16 with norm
+/// and residual, mean over nodes; forward and back.
+fn two_layers(bencher: Bencher<'_, '_>, projected: usize) {
+    let edges = grid(false);
+    let x: Tensor<Train, 2> = tensor([256 * 64, 16], 1.0);
+    let embed = leaf([16, 64], 0.25);
+    let layers: Vec<_> = (0..2)
+        .map(|_| {
+            let scores = [leaf([4, 16], 0.3), leaf([4, 16], 0.3), leaf([2, 4], 0.1)];
+            (leaf([64, projected], 0.125), scores, [leaf([64], 1.0), leaf([64], 0.1)])
+        })
+        .collect();
+    let mean = Tensor::full([256, 64], 1.0 / 64.0, &Default::default());
+    bencher.bench_local(|| {
+        let mut x = project(x.clone(), &embed);
+        for (weight, [a_src, a_dst, bias], [gain, shift]) in &layers {
+            let h = project(x.clone(), weight).reshape([256, 64, projected]);
+            let (out, _) = if projected == 64 {
+                gat_attention(h, a_src.clone(), a_dst.clone(), bias.clone(), &edges, 0.2)
+            } else {
+                gatv2_attention(h, a_src.clone(), bias.clone(), &edges, 0.2)
+            };
+            x = norm_relu(out.reshape([256 * 64, 64]), gain.clone(), shift.clone(), Some(x));
+        }
+        let pooled = mix(mean.clone(), x.reshape([256, 64, 64]));
+        black_box(pooled.square().mean().backward())
+    });
+}
+
+#[divan::bench]
+fn two_gat_layers(bencher: Bencher<'_, '_>) {
+    two_layers(bencher, 64);
+}
+
+#[divan::bench]
+fn two_gatv2_layers(bencher: Bencher<'_, '_>) {
+    two_layers(bencher, 128);
+}
+
+/// Gates of 4096 rows over 4 experts, forward and back.
+#[divan::bench]
+fn sparsemax_of_four(bencher: Bencher<'_, '_>) {
+    let z = leaf([4096, 4], 1.0);
+    bencher.bench_local(|| black_box(sparsemax(z.clone(), 0.5).expect("no mask").sum().backward()));
+}
