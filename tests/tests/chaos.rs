@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use gatefold_runner::chaos::{FaultKind, FaultSpec, Outcome, Subject, chaos, numeric_faults, sites};
+use gatefold_runner::chaos::{FaultKind, FaultSpec, Outcome, Stage, Subject, chaos, numeric_faults, sites};
 use gatefold_runner::{ExperimentConfig, RunOptions, layers};
 use gatefold_tests::camp;
 
@@ -116,8 +116,46 @@ fn faults_of_statistics_are_found_within_their_window_and_five_iterations() {
         let fault = FaultSpec { lasts: Some(60), ..FaultSpec::lasting(kind, 40) };
         subject.suffer(&fault).expect("a run")
     });
-    let wrong = complaints(&suffered, |outcome| outcome.action != "none");
+    // One unused expert of three is a warning, which the ladder does not count.
+    let answered = |outcome: &Outcome| match outcome.fault.kind {
+        FaultKind::DeadExpert => outcome.action == "reported",
+        _ => outcome.action.contains("ladder full -> freeze-gat"),
+    };
+    let wrong = complaints(&suffered, answered);
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn three_attempts_at_one_snapshot_step_the_ladder_or_save_and_stop_as_configured() {
+    let entries = [camp::ENTRY];
+    let options = options();
+    let lasting = |kind: FaultKind, lasts| {
+        let fault = FaultSpec::numeric(kind, "activation/h_obs", Stage::Update, 3);
+        FaultSpec { lasts: Some(lasts), ..fault }
+    };
+    for (automatic, lasts, action) in [
+        (true, 2, "update discarded"),
+        (true, 3, "update discarded, ladder full -> freeze-gat"),
+        (false, 2, "update discarded"),
+        (false, 3, "update discarded, saved and stopped"),
+    ] {
+        let config = experiment(9, &[&format!("ladder.automatic={automatic}")]);
+        let subject = Subject::new(&config, &options, &entries).expect("a run without a fault");
+        let outcome = subject.suffer(&lasting(FaultKind::Nan, lasts)).expect("a run");
+        assert!(outcome.held(), "{outcome:?}");
+        assert_eq!(outcome.action, action, "automatic {automatic}, {lasts} iterations: {outcome:?}");
+        assert_eq!(outcome.return_mean.is_none(), action.ends_with("stopped"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_ladder_that_does_not_act_leaves_a_verdict_reported() {
+    let config = experiment(70, &["ladder.automatic=false", "run.checkpoint_every=10"]);
+    let entries = [camp::ENTRY];
+    let options = options();
+    let subject = Subject::new(&config, &options, &entries).expect("a run without a fault");
+    let outcome = subject.suffer(&FaultSpec::lasting(FaultKind::GradientExplosion, 40)).expect("a run");
+    assert!(outcome.held() && outcome.action == "reported", "{outcome:?}");
 }
 
 #[test]

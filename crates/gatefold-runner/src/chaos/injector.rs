@@ -19,6 +19,7 @@ const NEVER: u64 = u64::MAX;
 pub struct Injector {
     fault: FaultSpec,
     expert: usize,
+    num_experts: usize,
     iteration: AtomicU64,
     updating: AtomicBool,
     first_changed: AtomicU64,
@@ -32,6 +33,7 @@ impl Injector {
         let named = |name: &String| experts.iter().position(|expert| expert == name);
         Self {
             expert: fault.expert.as_ref().and_then(named).unwrap_or(0),
+            num_experts: experts.len(),
             fault,
             iteration: AtomicU64::new(0),
             updating: AtomicBool::new(false),
@@ -86,6 +88,10 @@ impl Probe for Injector {
         if values.is_empty() {
             return; // an environment without a graph passes its sites too
         }
+        let of_experts = matches!(self.fault.kind, FaultKind::ExpertCollapse | FaultKind::DeadExpert);
+        if of_experts && width != self.num_experts {
+            return; // the ladder took experts away, and the fault with them
+        }
         let now = self.iteration.load(Ordering::SeqCst);
         let begun = now >= self.fault.at;
         if begun {
@@ -107,6 +113,9 @@ impl Probe for Injector {
             FaultKind::RouterFrozen => {
                 let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
                 let before = held.entry(site.to_string()).or_insert_with(|| values.to_vec());
+                if before.len() != values.len() {
+                    *before = values.to_vec(); // the ladder took experts away: what is left is held
+                }
                 values.copy_from_slice(before);
             }
             FaultKind::OverSmoothing => smooth(values, width, magnitude(1.0)),
