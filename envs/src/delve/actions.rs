@@ -83,6 +83,7 @@ impl Deed {
     }
 
     /// Whether the action has an effect now.
+    #[inline(always)]
     pub(super) fn is_allowed(self, hero: &Hero, outlook: &Outlook) -> bool {
         match self {
             Self::Step(direction) => outlook.moves >> direction & 1 == 1,
@@ -100,6 +101,34 @@ impl Deed {
             Self::Descend => outlook.on_stairs,
         }
     }
+}
+
+/// [`Deed::is_allowed`] of every action, in the order of the actions; written out, so that the compiler
+/// knows each deed and nothing branches.
+pub(super) fn mask(hero: &Hero, outlook: &Outlook) -> [bool; NUM_ACTIONS] {
+    let may = |deed: Deed| deed.is_allowed(hero, outlook);
+    [
+        may(Deed::Step(0)),
+        may(Deed::Step(1)),
+        may(Deed::Step(2)),
+        may(Deed::Step(3)),
+        may(Deed::Step(4)),
+        may(Deed::Step(5)),
+        may(Deed::Step(6)),
+        may(Deed::Step(7)),
+        may(Deed::Explore),
+        may(Deed::Collect),
+        may(Deed::SeekStairs),
+        may(Deed::Attack),
+        may(Deed::Approach),
+        may(Deed::Flee),
+        may(Deed::Throw),
+        may(Deed::Eat),
+        may(Deed::Quaff),
+        may(Deed::Search),
+        may(Deed::Rest),
+        may(Deed::Descend),
+    ]
 }
 
 /// Carries out the hero's part of a turn; true if the hero takes the stairs.
@@ -182,6 +211,7 @@ mod tests {
             game.reset(&mut rng);
             for turn in 0..500 {
                 see(&game, &rng);
+                assert_eq!(game.outlook, Outlook::new(&game.level, &game.hero), "ways may be kept");
                 let deed = if turn % 4 == 0 {
                     let allowed: Vec<_> =
                         (0..NUM_ACTIONS).filter(|&a| game.allows(Deed::from_index(a))).collect();
@@ -209,6 +239,7 @@ mod tests {
                 // A missed blow changes nothing but has been rolled for.
                 let effect = descends || level != game.level || hero != game.hero || draws != *rng;
                 let allowed = game.allows(deed);
+                assert_eq!(mask(&game.hero, &game.outlook)[action], allowed, "{deed:?}");
                 seen[action][usize::from(allowed)] += 1;
                 match deed {
                     Deed::Rest => assert!(allowed, "waiting is always allowed"),

@@ -51,10 +51,14 @@ const EFFECTS: [&str; 11] = [
     "experienced",
 ];
 
+/// Preconditions that an operator may have.
+const MOST: usize = 4;
+
 /// The graph with the preconditions of each operator, as condition indices.
 struct Knowledge {
     graph: Arc<TypedGraph>,
-    preconditions: Vec<Vec<usize>>,
+    /// Filled up with the index after the last condition, where something stands that always holds.
+    preconditions: Vec<[u8; MOST]>,
 }
 
 static KNOWLEDGE: LazyLock<Knowledge> = LazyLock::new(|| {
@@ -72,10 +76,12 @@ static KNOWLEDGE: LazyLock<Knowledge> = LazyLock::new(|| {
         graph.relations().iter().position(|r| r == "precondition").expect("operators need something");
     let csr = graph.csr();
     let sources = |&operator: &usize| {
-        csr.in_edges(operator)
-            .filter(|&(_, r, _)| r as usize == relation)
-            .map(|(s, _, _)| s as usize)
-            .collect()
+        let mut needs = [CONDITIONS.len() as u8; MOST];
+        let edges = csr.in_edges(operator).filter(|&(_, r, _)| r as usize == relation);
+        for (i, (source, _, _)) in edges.enumerate() {
+            *needs.get_mut(i).expect("an operator has few preconditions") = source as u8;
+        }
+        needs
     };
     let preconditions = operators.iter().map(sources).collect();
     Knowledge { graph: Arc::new(graph), preconditions }
@@ -86,16 +92,18 @@ pub(super) fn graph() -> Arc<TypedGraph> {
     Arc::clone(&KNOWLEDGE.graph)
 }
 
-/// Writes one activation in [0, 1] per node.
-pub(super) fn activate(game: &Delve, activations: &mut [f32]) {
+/// Writes one activation in [0, 1] per node; `explored` is [`Delve::explored`].
+pub(super) fn activate(game: &Delve, explored: f32, activations: &mut [f32]) {
     let preconditions = &KNOWLEDGE.preconditions;
     let (conditions, rest) = activations.split_at_mut(CONDITIONS.len());
     let (operators, effects) = rest.split_at_mut(preconditions.len());
-    conditions.copy_from_slice(&condition_values(game));
+    let holds = condition_values(game, explored);
+    conditions.copy_from_slice(&holds[..CONDITIONS.len()]);
     for (operator, needs) in operators.iter_mut().zip(preconditions) {
-        *operator = needs.iter().map(|&need| conditions[need]).fold(1.0, f32::min);
+        let [a, b, c, d] = needs.map(|need| holds[usize::from(need)]);
+        *operator = least(least(a, b), least(c, d));
     }
-    effects.copy_from_slice(&effect_values(game));
+    effects.copy_from_slice(&effect_values(game, explored));
 }
 
 fn truth(value: bool) -> f32 {
@@ -117,7 +125,13 @@ fn menace(game: &Delve) -> f32 {
         .map_or(0.0, |index| 1.0 / f32::from(game.level.monsters[index as usize].pos.distance(game.hero.pos)))
 }
 
-fn condition_values(game: &Delve) -> [f32; CONDITIONS.len()] {
+/// The smaller of two numbers.
+fn least(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// The conditions, and 1 behind the last.
+fn condition_values(game: &Delve, explored: f32) -> [f32; CONDITIONS.len() + 1] {
     let (hero, outlook) = (&game.hero, &game.outlook);
     let health = hero.health();
     let outmatched = (f32::from(outlook.danger) / f32::from(hero.hp.max(1))).min(1.0);
@@ -141,12 +155,13 @@ fn condition_values(game: &Delve) -> [f32; CONDITIONS.len()] {
         nearness(outlook.item),
         if outlook.on_stairs { 1.0 } else { nearness(outlook.stairs) },
         truth(outlook.on_stairs),
-        game.explored(),
+        explored,
         outlook.moves.count_ones() as f32 / 8.0,
+        1.0,
     ]
 }
 
-fn effect_values(game: &Delve) -> [f32; EFFECTS.len()] {
+fn effect_values(game: &Delve, explored: f32) -> [f32; EFFECTS.len()] {
     let (hero, outlook) = (&game.hero, &game.outlook);
     let nearest = outlook.nearest[0].map(|i| &game.level.monsters[i as usize]);
     let supplies = f32::from(hero.food) + f32::from(hero.potions) + f32::from(hero.darts) / 3.0;
@@ -156,7 +171,7 @@ fn effect_values(game: &Delve) -> [f32; EFFECTS.len()] {
         1.0 - menace(game),
         truth(outlook.adjacent > 0),
         nearest.map_or(1.0, |monster| 1.0 - monster.health()),
-        game.explored(),
+        explored,
         if outlook.on_stairs { 1.0 } else { outlook.stairs.map_or(0.0, Hint::proximity) },
         if game.levels > 1 { f32::from(game.depth - 1) / f32::from(game.levels - 1) } else { 1.0 },
         hero.gold as f32 / (hero.gold as f32 + 200.0),

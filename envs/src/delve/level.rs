@@ -117,14 +117,16 @@ impl Level {
     /// What is seen from `pos`: the eight neighbours, and the lit room around it.
     pub(super) fn look(&mut self, pos: Pos) {
         let (x, y) = (pos.x as usize, pos.y as usize);
-        let mut seen = Grid::default();
+        let seen = &mut self.visible;
+        *seen = Grid::default();
         seen.fill(x - 1, y - 1, x + 1, y + 1);
         for room in self.rooms.iter().filter(|r| r.lit && r.covers(pos)) {
             let [x0, y0, x1, y1] = [room.x0, room.y0, room.x1, room.y1].map(usize::from);
             seen.fill(x0 - 1, y0 - 1, x1 + 1, y1 + 1);
         }
-        self.visible = seen;
-        self.known = self.known.zip(&seen, |k, s| k | s);
+        for (known, seen) in self.known.0.iter_mut().zip(&self.visible.0) {
+            *known |= seen;
+        }
     }
 
     /// Searches the walls up to two cells from `pos`; the secret doors among them become doors.
@@ -145,23 +147,21 @@ impl Level {
         self.known.zip(&self.open, |k, o| k & o)
     }
 
-    /// Known walkable cells next to unknown ones.
-    pub(super) fn frontier(&self) -> Grid {
+    /// Cells next to unknown ones, of the known walkable cells `open`.
+    pub(super) fn frontier(&self, open: &Grid) -> Grid {
         let unknown: [u64; HEIGHT] = std::array::from_fn(|y| {
             let row = !self.known.0[y];
             row | row << 1 | row >> 1
         });
-        let known_open = self.known_open();
         let mut frontier = Grid::default();
         for y in 1..HEIGHT - 1 {
-            frontier.0[y] = (unknown[y - 1] | unknown[y] | unknown[y + 1]) & known_open.0[y];
+            frontier.0[y] = (unknown[y - 1] | unknown[y] | unknown[y + 1]) & open.0[y];
         }
         frontier
     }
 
-    /// Known corridor cells that lead nowhere and have not been searched.
-    pub(super) fn dead_ends(&self) -> Grid {
-        let open = self.known_open();
+    /// Corridor cells that lead nowhere and have not been searched, of the known walkable cells `open`.
+    pub(super) fn dead_ends(&self, open: &Grid) -> Grid {
         let mut ends = Grid::default();
         for y in 1..HEIGHT - 1 {
             let row = open.0[y];

@@ -199,7 +199,9 @@ impl Environment for Delve {
         let deed = Deed::from_index(action.index());
         self.turn += 1;
         self.hero.hurt = 0;
-        if actions::perform(deed, &mut self.level, &mut self.hero, &self.outlook, rng) {
+        let here = self.hero.pos;
+        let descends = actions::perform(deed, &mut self.level, &mut self.hero, &self.outlook, rng);
+        if descends {
             self.depth += 1;
             self.enter(rng);
         }
@@ -207,7 +209,11 @@ impl Environment for Delve {
         behaviour::monsters_turn(&mut self.level, &mut self.hero, rng);
         self.hero.upkeep(self.turn);
         self.welcome(rng);
-        self.take_stock();
+        if descends || deed == Deed::Search || self.hero.pos != here {
+            self.take_stock();
+        } else {
+            self.outlook = self.outlook.with_same_ways(&self.level, &self.hero);
+        }
         Transition {
             reward: (self.score() - before) as f32 / REWARD_SCALE,
             score: f64::from(self.score()),
@@ -216,8 +222,9 @@ impl Environment for Delve {
     }
 
     fn observe(&self, view: &mut ObservationView<'_>) {
-        observation::observe(self, view);
-        knowledge::activate(self, view.activations);
+        let explored = self.explored();
+        observation::observe(self, explored, view);
+        knowledge::activate(self, explored, view.activations);
     }
 
     fn scripted(&self, rng: &mut StreamRng) -> Option<Action> {

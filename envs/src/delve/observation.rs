@@ -13,7 +13,7 @@
 use gatefold_env::ObservationView;
 
 use super::Delve;
-use super::actions::{Deed, NUM_ACTIONS};
+use super::actions;
 use super::grid::{DIRECTIONS, HEIGHT, Pos};
 use super::hero::MAX_NUTRITION;
 use super::level::Item;
@@ -45,9 +45,10 @@ impl Writer<'_> {
     }
 }
 
-pub(super) fn observe(game: &Delve, view: &mut ObservationView<'_>) {
+/// Writes features and mask; `explored` is [`Delve::explored`].
+pub(super) fn observe(game: &Delve, explored: f32, view: &mut ObservationView<'_>) {
     let mut writer = Writer { features: view.features, at: 0 };
-    statistics(game, &mut writer);
+    statistics(game, explored, &mut writer);
     for hint in [game.outlook.frontier, game.outlook.item, game.outlook.stairs] {
         writer.put(describe_hint(hint));
     }
@@ -57,9 +58,7 @@ pub(super) fn observe(game: &Delve, view: &mut ObservationView<'_>) {
     }
     debug_assert_eq!(writer.at, NUM_FEATURES - 4 * CELLS);
     window(game, &mut writer.features[NUM_FEATURES - 4 * CELLS..]);
-    for action in 0..NUM_ACTIONS {
-        view.mask[action] = Deed::from_index(action).is_allowed(&game.hero, &game.outlook);
-    }
+    view.mask.copy_from_slice(&actions::mask(&game.hero, &game.outlook));
 }
 
 /// Counts saturate softly: 0, 1/3, 1/2, 3/5, ... for a scale of 2.
@@ -72,7 +71,7 @@ fn flag(value: bool) -> f32 {
     f32::from(u8::from(value))
 }
 
-fn statistics(game: &Delve, writer: &mut Writer<'_>) {
+fn statistics(game: &Delve, explored: f32, writer: &mut Writer<'_>) {
     let (hero, outlook) = (&game.hero, &game.outlook);
     let max_hp = f32::from(hero.max_hp);
     writer.put([
@@ -99,7 +98,7 @@ fn statistics(game: &Delve, writer: &mut Writer<'_>) {
         f32::from(outlook.adjacent.min(4)) / 4.0,
         (f32::from(outlook.danger) / max_hp).min(1.0),
         flag(outlook.target.is_some()),
-        game.explored(),
+        explored,
     ]);
 }
 
@@ -123,6 +122,11 @@ fn describe_monster(monster: Option<&Monster>, from: Pos) -> [f32; 9] {
     })
 }
 
+/// The lowest eight bits, lowest first, as 0 and 1.
+fn flags(bits: u64) -> [f32; SIDE + 1] {
+    std::array::from_fn(|column| flag(bits as u32 & 1 << column != 0))
+}
+
 /// Four channels of 7 x 7 cells, row by row; beyond the border is known wall.
 fn window(game: &Delve, cells: &mut [f32]) {
     let (level, here) = (&game.level, game.hero.pos);
@@ -137,10 +141,8 @@ fn window(game: &Delve, cells: &mut [f32]) {
         let bits = |row: u64| (row << RADIUS) >> here.x;
         let (seen, hidden) = (bits(known & open), bits(!known & ((1 << super::grid::WIDTH) - 1)));
         let range = row * SIDE..(row + 1) * SIDE;
-        for (column, (w, u)) in walkable[range.clone()].iter_mut().zip(&mut unknown[range]).enumerate() {
-            *w = (seen >> column & 1) as f32;
-            *u = (hidden >> column & 1) as f32;
-        }
+        walkable[range.clone()].copy_from_slice(&flags(seen)[..SIDE]);
+        unknown[range].copy_from_slice(&flags(hidden)[..SIDE]);
     }
     let place = |pos: Pos| {
         let (column, row) = (pos.x - here.x + RADIUS, pos.y - here.y + RADIUS);

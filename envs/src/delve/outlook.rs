@@ -53,23 +53,32 @@ const BLOCK_OF_DIRECTION: [u8; 8] = [1, 2, 5, 8, 7, 6, 3, 0];
 impl Outlook {
     /// Reads the level as the hero sees it.
     pub(super) fn new(level: &Level, hero: &Hero) -> Self {
+        let mut ways = Self::default();
+        ways.ways(level, hero.pos);
+        ways.with_same_ways(level, hero)
+    }
+
+    /// [`new`](Self::new) after a turn in which the hero has not moved and found nothing: ways stay as
+    /// they are.
+    pub(super) fn with_same_ways(&self, level: &Level, hero: &Hero) -> Self {
         let here = hero.pos;
-        let mut outlook = Self { on_stairs: level.stairs == Some(here), ..Self::default() };
+        let Self { frontier, item, stairs, at_dead_end, .. } = *self;
+        let ways = Self { frontier, item, stairs, at_dead_end, ..Self::default() };
+        let mut outlook = Self { on_stairs: level.stairs == Some(here), ..ways };
         let open = level.open.block(here);
         for (direction, bit) in BLOCK_OF_DIRECTION.iter().enumerate() {
             outlook.moves |= ((open >> bit & 1) as u8) << direction;
         }
         outlook.can_search = !open & !level.searched.block(here) & 0x1ff != 0;
-        outlook.ways(level, here);
         outlook.monsters(level, hero);
         outlook
     }
 
     fn ways(&mut self, level: &Level, here: Pos) {
         let known = level.known_open();
-        let mut edge = level.frontier();
+        let mut edge = level.frontier(&known);
         if edge.is_empty() {
-            edge = level.dead_ends();
+            edge = level.dead_ends(&known);
             self.at_dead_end = edge.get(here);
         }
         let items = known.zip(&level.item_grid, |k, i| k & i);
