@@ -64,6 +64,12 @@ impl<'a> Subject<'a> {
         self.healthy.evaluated()
     }
 
+    /// What the run without a fault did, with the monitors that raised a warning or an alarm: `none` where
+    /// nothing speaks against telling a fault by them.
+    pub fn without_a_fault(&self) -> String {
+        self.healthy.account()
+    }
+
     /// Runs the experiment with a fault.
     pub fn suffer(&self, fault: &FaultSpec) -> Result<Outcome, RunError> {
         let injector = Arc::new(Injector::new(fault.clone(), &self.config.policy.experts));
@@ -138,10 +144,10 @@ pub fn chaos(
             outcomes.push(subject.suffer(fault)?);
             watch(outcomes.last().expect("pushed"), outcomes.len(), total);
         }
-        Ok::<_, RunError>(subject.return_mean())
+        Ok::<_, RunError>(Some((subject.return_mean(), subject.without_a_fault())))
     };
-    let sites_return_mean = suffer(&config_of_sites, &numeric)?;
-    let faults_return_mean = suffer(&config, &file.faults)?;
+    let (sites_return_mean, _) = suffer(&config_of_sites, &numeric)?.unzip();
+    let (faults_return_mean, without_a_fault) = suffer(&config, &file.faults)?.unzip();
     let mut names: Vec<_> = numeric.iter().map(FaultSpec::place).collect();
     names.dedup();
     Ok(ChaosReport {
@@ -150,8 +156,9 @@ pub fn chaos(
         seed: config.run.seed,
         revision: options.revision.clone(),
         num_sites: names.len(),
-        sites_return_mean,
-        faults_return_mean,
+        sites_return_mean: sites_return_mean.flatten(),
+        faults_return_mean: faults_return_mean.flatten(),
+        without_a_fault,
         outcomes,
     })
 }

@@ -91,6 +91,8 @@ pub struct ChaosReport {
     pub sites_return_mean: Option<f64>,
     /// The same of the runs that the listed faults were tried in.
     pub faults_return_mean: Option<f64>,
+    /// What the run without a fault did that the listed faults were tried in.
+    pub without_a_fault: Option<String>,
     /// Outcomes, numbers that are none first.
     pub outcomes: Vec<Outcome>,
 }
@@ -107,7 +109,7 @@ impl ChaosReport {
             "# Faults put into `{}`\n\n{}\n\nSeed {}, source revision {}. {} faults, {} of them as they should be; \
              NaN and infinity at {} named sites. Detection counts iterations from the first faulty one. The last \
              column is the mean return of the final evaluation over that of the same run without the fault ({} \
-             for sites, {} for the others).\n\n",
+             for sites, {} for the others). What monitors reported and the run did without a fault: {}.\n\n",
             self.env,
             self.about,
             self.seed,
@@ -117,6 +119,7 @@ impl ChaosReport {
             self.num_sites,
             number(self.sites_return_mean),
             number(self.faults_return_mean),
+            self.without_a_fault.as_deref().unwrap_or("not tried"),
         );
         text += "| fault | site | iterations before | found after | window | by | action | checkpoints | return ratio |\n";
         text += "|---|---|---|---|---|---|---|---|---|\n";

@@ -177,6 +177,23 @@ impl Trial {
         if actions.is_empty() { "none".to_string() } else { actions.join(", ") }
     }
 
+    /// The monitors that raised a warning or an alarm, each once, and what the run did: `none` if nothing.
+    pub(super) fn account(&self) -> String {
+        let mut monitors: Vec<&str> = Vec::new();
+        for event in &self.events {
+            if let Happening::VerdictRaised { verdict } = &event.what
+                && verdict.severity > Severity::Info
+                && !monitors.contains(&verdict.monitor.as_str())
+            {
+                monitors.push(&verdict.monitor);
+            }
+        }
+        match monitors.is_empty() {
+            true => self.action(0),
+            false => format!("{} by {}", self.action(0), monitors.join(", ")),
+        }
+    }
+
     fn after(&self, iteration: u64) -> impl Iterator<Item = &RunEvent> {
         self.events.iter().filter(move |event| event.iteration > iteration)
     }
