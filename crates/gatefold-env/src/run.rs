@@ -5,7 +5,7 @@ use crate::{Action, Environment, EpisodeEnd, ObservationBatchMut, StepResults, S
 
 /// Environments that step, end and are observed together: few enough to stay in the fastest cache
 /// between the three, many enough for [`Environment::step_all`] to gain from.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;
 
 /// A run of environments with their places in the caller's buffers.
 pub(crate) struct Run<'a, E> {

@@ -40,6 +40,10 @@ pub(super) const NUM_ROOMS: usize = 6;
 /// Positions that a follower can track.
 const TRAIL: usize = 16;
 
+/// Items and monsters that a generated level has at most.
+const MOST_ITEMS: usize = 12;
+const MOST_MONSTERS: usize = 16;
+
 /// Terrain, contents and the hero's knowledge of one level.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Level {
@@ -66,12 +70,15 @@ pub(super) struct Level {
 }
 
 impl Level {
-    /// An empty, solid level that keeps its buffers.
+    /// An empty, solid level that keeps its buffers; they have room for all that a level may be given, so
+    /// that later turns and levels allocate nothing.
     pub(super) fn wipe(&mut self) {
         let mut items = std::mem::take(&mut self.items);
         let mut monsters = std::mem::take(&mut self.monsters);
         items.clear();
         monsters.clear();
+        items.reserve(MOST_ITEMS);
+        monsters.reserve(MOST_MONSTERS);
         *self = Self { items, monsters, ..Self::default() };
     }
 

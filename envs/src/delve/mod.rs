@@ -205,11 +205,14 @@ impl Environment for Delve {
             self.depth += 1;
             self.enter(rng);
         }
-        self.level.look(self.hero.pos);
+        let moved = descends || self.hero.pos != here;
+        if moved {
+            self.level.look(self.hero.pos);
+        }
         behaviour::monsters_turn(&mut self.level, &mut self.hero, rng);
         self.hero.upkeep(self.turn);
         self.welcome(rng);
-        if descends || deed == Deed::Search || self.hero.pos != here {
+        if moved || deed == Deed::Search {
             self.take_stock();
         } else {
             self.outlook = self.outlook.with_same_ways(&self.level, &self.hero);
