@@ -41,7 +41,7 @@ mod source_text;
 mod state;
 mod summary;
 
-pub use bench::{BenchResult, bench_ppo};
+pub use bench::{BenchResult, Until, bench_stepping, bench_training, preset_on_cartpole};
 pub use config::{EnvConfig, EvalConfig, ExperimentConfig, RunConfig};
 pub use error::{ConfigError, RunError};
 pub use evaluate::evaluate;

@@ -1,6 +1,7 @@
 //! The command line: the only place that prints.
 
 mod arguments;
+mod bench;
 mod chaos;
 mod commands;
 mod compare;

@@ -184,6 +184,30 @@ pub(super) enum BenchCommand {
         /// Environment steps to measure, after one iteration to warm up
         #[arg(long, value_name = "N", default_value_t = 20_480, allow_negative_numbers = true, value_parser = whole(1, u64::MAX))]
         steps: u64,
+        /// Settings over the preset's, such as run.num_envs=64
+        #[arg(value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Measure rollouts and updates of an experiment, without writing anything
+    Train {
+        /// The experiment, such as experiments/quickstart.toml
+        file: PathBuf,
+        /// Settings over the file's
+        #[arg(value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+        /// Environment steps to measure, after one iteration to warm up
+        #[arg(long, value_name = "N", default_value_t = 20_480, allow_negative_numbers = true, value_parser = whole(1, u64::MAX))]
+        steps: u64,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Print a table of this machine: training and stepping, under a minute
+    All {
+        /// Seconds for each row
+        #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = whole(1, 600))]
+        seconds: u64,
         #[command(flatten)]
         machine: Machine,
     },

@@ -7,15 +7,15 @@ use gatefold_env::{EnvEntry, conformance};
 use gatefold_runner::events::{EpisodeMeans, Evaluation, ExpertUse};
 use gatefold_runner::run_dir::read_config;
 use gatefold_runner::{
-    RunError, StepFrom, apply_rung, bench_ppo, check_simd_request, checkpoint, evaluate, explain, layers,
-    replay_update, resume, train,
+    RunError, StepFrom, apply_rung, check_simd_request, checkpoint, evaluate, explain, layers, replay_update,
+    resume, train,
 };
 use miette::Diagnostic;
 
-use super::arguments::{BenchCommand, CheckpointCommand, Command, ConfigCommand, EnvCommand};
+use super::arguments::{CheckpointCommand, Command, ConfigCommand, EnvCommand};
 use super::progress::LiveReporter;
 use super::terminal::Terminal;
-use super::{chaos, compare, study};
+use super::{bench, chaos, compare, study};
 
 /// Exit code of a question that was answered with no.
 const NO: u8 = 1;
@@ -103,16 +103,7 @@ pub(super) fn carry_out(
             found.warnings.iter().for_each(|warning| terminal.note(&format!("warning: {warning}")));
             terminal.say(&found.snapshot.hash());
         }
-        Command::Bench(BenchCommand::Ppo { preset, steps, machine }) => {
-            let result = bench_ppo(&preset, steps, &machine.options(None), entries)?;
-            let result = serde_json::json!({
-                "tps": result.tps,
-                "transitions": result.transitions,
-                "seconds": result.seconds,
-                "rollout_s": result.rollout_s,
-            });
-            terminal.say(&format!("RESULT {result}"));
-        }
+        Command::Bench(command) => bench::carry_out(command, entries, terminal)?,
     }
     Ok(ExitCode::SUCCESS)
 }
