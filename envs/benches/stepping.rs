@@ -15,7 +15,7 @@ fn main() {
 /// Actions are drawn ahead, so that only stepping is timed.
 const TAPE: usize = 64;
 
-#[divan::bench(args = TABLE.iter().map(|entry| entry.name), consts = [64, 1024], sample_size = 32)]
+#[divan::bench(args = TABLE.iter().map(|entry| entry.name), consts = [64, 1024], sample_size = 4, sample_count = 1000)]
 fn step<const NUM_ENVS: usize>(bencher: Bencher, name: &str) {
     let entry = TABLE.iter().find(|entry| entry.name == name).expect("names come from the table");
     let mut batch: Box<dyn BatchEnv> = (entry.build)(&Params::new(NUM_ENVS, 1)).expect("defaults build");
