@@ -2,21 +2,20 @@
 //! through its weights.
 
 use burn::tensor::{Tensor, backend::Backend};
-use gatefold_ops::GatEdges;
+use gatefold_ops::{GatEdges, GatScoring};
 
 use crate::draws::LayerDraws;
 use crate::edge_table::EdgeTable;
-use crate::scoring::Scoring;
 
 // B batch, S source rows, T target rows, E edges (at least one), M largest in-degree, H heads, C width of a head
 
-/// [`Scoring::attend`] over the edges that are kept, its weights then scaled as drawn.
+/// [`GatScoring::attend`] over the edges that are kept, its weights then scaled as drawn.
 ///
 /// By plain tensor operations; an update with dropped edges or weights pays for it. The attention
 /// `[B, E, H]` is that of the softmax, before weights are dropped; 0 on an edge left out.
 pub(crate) fn dropped_attention<B: Backend>(
     h: Tensor<B, 3>,
-    scoring: &Scoring<B>,
+    scoring: &GatScoring<B>,
     edges: &GatEdges,
     drawn: &LayerDraws<B>,
 ) -> (Tensor<B, 3>, Tensor<B, 3>) {
@@ -34,10 +33,10 @@ pub(crate) fn dropped_attention<B: Backend>(
     (out.reshape([batch, edges.num_targets(), heads * channels]), attention)
 }
 
-/// The weights `[B, E, H]` alone that [`Scoring::attend`] attends with, with their gradient.
+/// The weights `[B, E, H]` alone that [`GatScoring::attend`] attends with, with their gradient.
 pub(crate) fn attention_weights<B: Backend>(
     h: Tensor<B, 3>,
-    scoring: &Scoring<B>,
+    scoring: &GatScoring<B>,
     edges: &GatEdges,
 ) -> Tensor<B, 3> {
     let table = EdgeTable::new(edges);
@@ -47,6 +46,7 @@ pub(crate) fn attention_weights<B: Backend>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::LEAKY_SLOPE;
     use burn::backend::{Autodiff, Flex};
     use burn::tensor::TensorData;
     use gatefold_ops::init;
@@ -107,21 +107,21 @@ mod tests {
     }
 
     impl Inputs {
-        fn scoring(&self) -> Scoring<Train> {
+        fn scoring(&self) -> GatScoring<Train> {
             match self.weights.as_slice() {
                 [source, target, relation_bias] => {
                     let [source, target] = [source.clone(), target.clone()];
-                    Scoring::Gat { source, target, relation_bias: relation_bias.clone() }
+                    GatScoring::Gat { source, target, relation_bias: relation_bias.clone() }
                 }
                 [weight, relation_bias] => {
-                    Scoring::Gatv2 { weight: weight.clone(), relation_bias: relation_bias.clone() }
+                    GatScoring::Gatv2 { weight: weight.clone(), relation_bias: relation_bias.clone() }
                 }
                 _ => unreachable!("two or three weights"),
             }
         }
 
         fn fused(&self, edges: &GatEdges) -> (Tensor<Train, 3>, Tensor<Train, 3>) {
-            self.scoring().attend(self.h.clone(), edges)
+            self.scoring().attend(self.h.clone(), edges, LEAKY_SLOPE)
         }
 
         fn dropped(&self, drawn: &LayerDraws<Train>) -> (Tensor<Train, 3>, Tensor<Train, 3>) {

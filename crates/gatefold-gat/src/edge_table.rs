@@ -1,9 +1,9 @@
 //! Edges as cells of a dense table, and the softmax over each of its rows.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation::leaky_relu, backend::Backend};
-use gatefold_ops::GatEdges;
+use gatefold_ops::{GatEdges, GatScoring};
 
-use crate::scoring::{LEAKY_SLOPE, Scoring};
+use crate::layer::LEAKY_SLOPE;
 
 // B batch, S source rows, T target rows, E edges (at least one), M largest in-degree, H heads, C width of a head
 
@@ -42,11 +42,11 @@ impl EdgeTable {
 
     /// The attention of every cell `[B, T, M, H]`: the softmax of its score, plus ln(multiplicity), over
     /// the in-edges of a target less those `dropped` (`[B, E]`, row-major); 0 in an empty cell and on a
-    /// dropped edge. `h` is `[B, S, ..]`, what [`Scoring`] takes.
+    /// dropped edge. `h` is `[B, S, ..]`, what [`GatScoring`] takes.
     pub(crate) fn attention<B: Backend>(
         &self,
         h: Tensor<B, 3>,
-        scoring: &Scoring<B>,
+        scoring: &GatScoring<B>,
         edges: &GatEdges,
         dropped: Option<&[bool]>,
     ) -> Tensor<B, 4> {
@@ -72,7 +72,7 @@ impl EdgeTable {
     }
 
     /// The score of every edge `[B, E, H]`.
-    fn scores<B: Backend>(&self, h: Tensor<B, 3>, scoring: &Scoring<B>, edges: &GatEdges) -> Tensor<B, 3> {
+    fn scores<B: Backend>(&self, h: Tensor<B, 3>, scoring: &GatScoring<B>, edges: &GatEdges) -> Tensor<B, 3> {
         let device = h.device();
         let of_sources = index(edges.sources(), &device);
         let of_targets = index(&self.target_rows, &device);
@@ -80,7 +80,7 @@ impl EdgeTable {
         let sent = scoring.sent(h.clone()); // [B, S, H, C]
         let slope = f64::from(LEAKY_SLOPE);
         match scoring.clone() {
-            Scoring::Gat { source, target, relation_bias } => {
+            GatScoring::Gat { source, target, relation_bias } => {
                 let of_source = (sent.clone() * source.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3); // [B, S, H]
                 let of_target = (sent * target.unsqueeze()).sum_dim(3).squeeze_dim::<3>(3);
                 let score = of_source.select(1, of_sources)
@@ -88,7 +88,7 @@ impl EdgeTable {
                     + relation_bias.select(0, of_relations).unsqueeze();
                 leaky_relu(score, slope)
             }
-            Scoring::Gatv2 { weight, relation_bias } => {
+            GatScoring::Gatv2 { weight, relation_bias } => {
                 let [_, _, heads, channels] = sent.dims();
                 let width = heads * channels;
                 let asked = h.narrow(2, width, width).reshape(sent.dims());

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_graph::TypedGraph;
-use gatefold_ops::{Activation, OpsBackend, embed_activations, init, linear, mix, probe, softmax};
+use gatefold_ops::{Activation, GatRows, OpsBackend, embed_activations, init, linear, mix, probe, softmax};
 use rand::Rng;
 
 use crate::draws::LayerDraws;
@@ -177,20 +177,26 @@ impl<B: OpsBackend> GraphEncoder<B> {
         for (i, layer) in self.layers.iter().enumerate() {
             let drawn = drawn.map(|drawn| &drawn.layers[i]);
             let reads_whole_vectors = drawn.is_none_or(|drawn| drawn.features.is_none());
-            let h = if i == 0 && reads_whole_vectors {
+            let rows = if i == 0 && reads_whole_vectors {
                 let mut h =
                     embed(layer.project(base.clone()), activations.clone(), layer.project(direction.clone()));
                 if let Some((features, projection)) = &featured {
                     h = h + projected(features.clone(), layer.project(projection.clone()), [batch, rows]);
                 }
-                h
+                GatRows::Projected(h)
+            } else if drawn.is_some() {
+                GatRows::Projected(layer.project_rows(x.clone(), drawn))
             } else {
-                layer.project_rows(x.clone(), drawn)
+                layer.rows()
             };
             if attended > 0 {
-                tracked.extend(layer.attended(h.clone().narrow(0, 0, attended.min(batch))));
+                let first = |rows: Tensor<B, 3>| rows.narrow(0, 0, attended.min(batch));
+                tracked.extend(layer.attended(match &rows {
+                    GatRows::Projected(h) => first(h.clone()),
+                    GatRows::Project(_) => layer.project_rows(first(x.clone()), None),
+                }));
             }
-            let (next, weights) = layer.attend(x, h, drawn);
+            let (next, weights) = layer.attend(x, rows, drawn);
             #[cfg(feature = "chaos")]
             let next = probe::tensor(&format!("activation/gat_layer{i}"), next);
             attention.push(weights);

@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use gatefold_ops::{Activation, GatEdges, OpsBackend, init, linear, norm_relu};
+use gatefold_ops::{
+    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_layer, init, linear, norm_relu,
+};
 use rand::Rng;
 
 use crate::draws::LayerDraws;
 use crate::dropped_attention::{attention_weights, dropped_attention};
 use crate::norm_clip::clip_norms;
-use crate::scoring::Scoring;
 use crate::topology::LayerTopology;
 use crate::{Attention, AttentionTemperature, GatConfig, Heads};
 
 // B batch, S source rows, T target rows, E edges, H heads, C width of a head, D hidden, R relations
+
+/// Slope of the LeakyReLU of the attention scores (Velickovic et al. 2018).
+pub(crate) const LEAKY_SLOPE: f32 = 0.2;
 
 /// The attention of one layer, with its gradient.
 #[derive(Debug, Clone)]
@@ -91,23 +95,43 @@ impl<B: OpsBackend> GatLayer<B> {
         linear(x, self.weight.val(), zero, Activation::Identity)
     }
 
-    /// Attention over projected rows `h` `[B, S, ..]`, then norm and residual of `x` `[B, S, D]`.
+    /// The rows that attention is over where the layer reads `x` alone: `x W`.
+    pub(crate) fn rows(&self) -> GatRows<B> {
+        GatRows::Project(self.weight.val())
+    }
+
+    /// Attention over `rows`, then norm and residual of `x` `[B, S, D]`.
     ///
-    /// Returns the new rows `[B, T, D]` and the attention `[B, E, H]`.
+    /// Returns the new rows `[B, T, D]` and the attention `[B, E, H]`. Without some edges or weights
+    /// attention is over rows that were projected before.
     pub(crate) fn attend(
         &self,
         x: Tensor<B, 3>,
-        h: Tensor<B, 3>,
+        rows: GatRows<B>,
         drawn: Option<&LayerDraws<B>>,
     ) -> (Tensor<B, 3>, Tensor<B, 3>) {
-        let [batch, _, hidden] = x.dims();
         let edges = &self.topology.edges;
-        let targets = edges.num_targets();
-        let scoring = self.scoring();
-        let (out, attention) = match drawn.filter(|drawn| drawn.changes_attention()) {
-            None => scoring.attend(h, edges),
-            Some(drawn) => dropped_attention(h, &scoring, edges, drawn),
+        let (out, attention) = match (drawn.filter(|drawn| drawn.changes_attention()), rows) {
+            (Some(drawn), GatRows::Projected(h)) => {
+                let (out, attention) = dropped_attention(h, &self.scoring(), edges, drawn);
+                (self.put_together(x, out), attention)
+            }
+            (_, rows) => {
+                let heads = match self.combine {
+                    Heads::Concatenate => GatHeads::Concatenate,
+                    Heads::Average => GatHeads::Average,
+                };
+                let norm = [self.norm_gain.val(), self.norm_bias.val()];
+                gat_layer(x, rows, self.scoring(), heads, norm, edges, LEAKY_SLOPE)
+            }
         };
+        let out = if self.norm_clip > 0.0 { clip_norms(out, self.norm_clip) } else { out };
+        (out, attention)
+    }
+
+    /// `x + ReLU(LayerNorm(out))`, the heads of `out` `[B, T, H * C]` side by side or averaged.
+    fn put_together(&self, x: Tensor<B, 3>, out: Tensor<B, 3>) -> Tensor<B, 3> {
+        let ([batch, _, hidden], [_, targets, _]) = (x.dims(), out.dims());
         let out = match self.combine {
             Heads::Concatenate => out.reshape([batch * targets, hidden]),
             Heads::Average => {
@@ -125,9 +149,7 @@ impl<B: OpsBackend> GatLayer<B> {
         };
         let residual = residual.reshape([batch * targets, hidden]);
         let out = norm_relu(out, self.norm_gain.val(), self.norm_bias.val(), Some(residual));
-        let out = out.reshape([batch, targets, hidden]);
-        let out = if self.norm_clip > 0.0 { clip_norms(out, self.norm_clip) } else { out };
-        (out, attention)
+        out.reshape([batch, targets, hidden])
     }
 
     /// The projection of rows `[B, S, D]`, less what was drawn to be dropped, to `[B, S, ..]`.
@@ -144,7 +166,7 @@ impl<B: OpsBackend> GatLayer<B> {
 
     /// What edges are scored with, each weight and `r_rel` divided by the head's temperature. LeakyReLU
     /// is positively homogeneous and comes before `a` in GATv2, so in both that divides `e_ij`.
-    fn scoring(&self) -> Scoring<B> {
+    fn scoring(&self) -> GatScoring<B> {
         let temperature = self.log_temperature.as_ref().map(|logarithm| logarithm.val().exp());
         let tempered = |weights: Tensor<B, 2>, shape: [usize; 2]| match &temperature {
             None => weights,
@@ -154,10 +176,10 @@ impl<B: OpsBackend> GatLayer<B> {
         let relation_bias = tempered(self.relation_bias.val(), [1, heads]);
         let weight = tempered(self.source.val(), [heads, 1]);
         match &self.target {
-            None => Scoring::Gatv2 { weight, relation_bias },
+            None => GatScoring::Gatv2 { weight, relation_bias },
             Some(target) => {
                 let target = tempered(target.val(), [heads, 1]);
-                Scoring::Gat { source: weight, target, relation_bias }
+                GatScoring::Gat { source: weight, target, relation_bias }
             }
         }
     }
@@ -210,7 +232,7 @@ mod tests {
 
     /// `e_ba - e_bb` of each head, from the attention of b: its logarithms' difference less ln 3.
     fn score_difference(layer: &GatLayer<Train>) -> [f64; 2] {
-        let (_, attention) = layer.attend(nodes(), layer.project_rows(nodes(), None), None);
+        let (_, attention) = layer.attend(nodes(), layer.rows(), None);
         let attention = attention.into_data().into_vec::<f32>().unwrap();
         [0, 1].map(|head| {
             let [from_a, from_b] = [1, 2].map(|edge| f64::from(attention[edge * 2 + head]).ln());
@@ -236,7 +258,7 @@ mod tests {
     fn the_gradient_of_a_log_temperature_is_its_finite_difference() {
         let weights =
             Tensor::from_floats([[[0.9, -0.4, 0.2, 1.3], [-1.1, 0.8, 0.5, -0.7]]], &Default::default());
-        let out = |layer: &GatLayer<Train>| layer.attend(nodes(), layer.project_rows(nodes(), None), None).0;
+        let out = |layer: &GatLayer<Train>| layer.attend(nodes(), layer.rows(), None).0;
         let loss = |layer: &GatLayer<Train>| (out(layer) * weights.clone()).sum();
         for attention in BOTH {
             let layer = with_temperature(attention, [0.5, 2.0]);

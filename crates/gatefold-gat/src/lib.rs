@@ -10,7 +10,6 @@ mod edge_table;
 mod encoder;
 mod layer;
 mod norm_clip;
-mod scoring;
 mod statistics;
 mod topology;
 

@@ -5,7 +5,8 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Tensor, TensorData};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, GatEdges, OpsBackend, gat_attention, gatv2_attention, linear, mix, norm_relu, sparsemax,
+    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_attention, gat_layer, linear, mix,
+    sparsemax,
 };
 
 type Train = Autodiff<Flex>;
@@ -55,7 +56,7 @@ fn project(x: Tensor<Train, 2>, weight: &Tensor<Train, 2>) -> Tensor<Train, 2> {
 
 /// One layer on 64 graphs of 64 nodes and 320 edges: 32 features, 4 heads of 8, forward and back.
 #[divan::bench]
-fn gat_layer(bencher: Bencher<'_, '_>) {
+fn one_gat_layer(bencher: Bencher<'_, '_>) {
     let edges = grid(true);
     let (x, weight) = (leaf([64 * 64, 32], 1.0), leaf([32, 32], 0.3));
     let (a_src, a_dst, bias) = (leaf([4, 8], 0.3), leaf([4, 8], 0.3), leaf([2, 4], 0.1));
@@ -80,17 +81,18 @@ fn two_layers(bencher: Bencher<'_, '_>, projected: usize) {
         .collect();
     let mean = Tensor::full([256, 64], 1.0 / 64.0, &Default::default());
     bencher.bench_local(|| {
-        let mut x = project(x.clone(), &embed);
-        for (weight, [a_src, a_dst, bias], [gain, shift]) in &layers {
-            let h = project(x.clone(), weight).reshape([256, 64, projected]);
-            let (out, _) = if projected == 64 {
-                gat_attention(h, a_src.clone(), a_dst.clone(), bias.clone(), &edges, 0.2)
+        let mut x = project(x.clone(), &embed).reshape([256, 64, 64]);
+        for (weight, scores, norm) in &layers {
+            let [source, target, relation_bias] = scores.clone();
+            let scoring = if projected == 64 {
+                GatScoring::Gat { source, target, relation_bias }
             } else {
-                gatv2_attention(h, a_src.clone(), bias.clone(), &edges, 0.2)
+                GatScoring::Gatv2 { weight: source, relation_bias }
             };
-            x = norm_relu(out.reshape([256 * 64, 64]), gain.clone(), shift.clone(), Some(x));
+            let rows = GatRows::Project(weight.clone());
+            (x, _) = gat_layer(x, rows, scoring, GatHeads::Concatenate, norm.clone(), &edges, 0.2);
         }
-        let pooled = mix(mean.clone(), x.reshape([256, 64, 64]));
+        let pooled = mix(mean.clone(), x);
         black_box(pooled.square().mean().backward())
     });
 }

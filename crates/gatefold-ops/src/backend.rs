@@ -5,7 +5,10 @@ use burn::tensor::{
     backend::{AutodiffBackend, Backend},
 };
 
-use crate::{Activation, ActivePairs, AdamwStep, GatEdges, PpoBatch, PpoLossConfig, composed};
+use crate::{
+    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, PpoBatch, PpoLossConfig,
+    composed,
+};
 
 /// A Burn backend with this crate's operations.
 ///
@@ -69,6 +72,19 @@ pub trait OpsBackend: Backend {
         slope: f32,
     ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
         composed::gatv2_attention(h, a, relation_bias, edges, slope)
+    }
+
+    /// See [`crate::gat_layer`].
+    fn gat_layer(
+        x: Tensor<Self, 3>,
+        rows: GatRows<Self>,
+        scoring: GatScoring<Self>,
+        heads: GatHeads,
+        norm: [Tensor<Self, 1>; 2],
+        edges: &GatEdges,
+        slope: f32,
+    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+        composed::gat_layer(x, rows, scoring, heads, norm, edges, slope)
     }
 
     /// See [`crate::norm_relu`].

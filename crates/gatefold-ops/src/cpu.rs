@@ -7,22 +7,33 @@ mod entmax15;
 mod expert_linear;
 mod flat;
 mod gat;
+mod gat_four;
+mod gat_four_scores;
 mod gat_kernel;
+mod gat_layer;
+mod gat_layer_kernel;
 mod gat_scores;
+mod gatv2_four_scores;
 mod gatv2_scores;
+mod kept;
+mod lanes;
 mod level;
 mod linear;
 mod math;
 mod microkernel;
 mod mix;
 mod norm_relu;
+mod norm_relu_kernel;
+mod norm_relu_lanes;
 mod packed;
 mod packed_linear;
 mod ppo_loss;
+mod prefetch;
 mod scratch;
 mod sgemm;
 mod simplex;
 mod sparsemax;
+mod sparsemax_few;
 
 pub use level::simd_level;
 pub(crate) use ppo_loss::log_softmax_row;
@@ -32,7 +43,10 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use crate::{Activation, ActivePairs, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, composed};
+use crate::{
+    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, PpoBatch,
+    PpoLossConfig, composed,
+};
 use flat::{unwrap, wrap};
 
 /// Whether all tensors hold `f32`: the fused kernels know nothing else.
@@ -114,6 +128,40 @@ macro_rules! fused_operations {
                 return composed::packed_mix(weights, items, pairs);
             }
             wrap(packed::$packed_mix$(::<$checkpoints>)?(unwrap(weights), unwrap(items), pairs))
+        }
+
+        fn gat_layer(
+            x: Tensor<Self, 3>,
+            rows: GatRows<Self>,
+            scoring: GatScoring<Self>,
+            heads: GatHeads,
+            [gain, bias]: [Tensor<Self, 1>; 2],
+            edges: &GatEdges,
+            slope: f32,
+        ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+            if !(all_f32!(x, gain, bias, rows, scoring)) {
+                return composed::gat_layer(x, rows, scoring, heads, [gain, bias], edges, slope);
+            }
+            let projects = matches!(rows, GatRows::Project(_));
+            let given = gat_layer::Given { projects, heads, edges: edges.clone(), slope };
+            let rows = match rows {
+                GatRows::Project(weight) => unwrap(weight),
+                GatRows::Projected(h) => unwrap(h),
+            };
+            let [x, gain, bias] = [unwrap(x), unwrap(gain), unwrap(bias)];
+            let (out, attention) = match scoring {
+                GatScoring::Gat { source, target, relation_bias } => {
+                    let scores = [unwrap(source), unwrap(target), unwrap(relation_bias)];
+                    let [source, target, relation_bias] = scores;
+                    let inputs = [x, rows, source, target, relation_bias, gain, bias];
+                    gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
+                }
+                GatScoring::Gatv2 { weight, relation_bias } => {
+                    let inputs = [x, rows, unwrap(weight), unwrap(relation_bias), gain, bias];
+                    gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
+                }
+            };
+            (wrap(out), wrap(attention))
         }
 
         fn entmax15(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {

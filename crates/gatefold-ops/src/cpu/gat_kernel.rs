@@ -1,10 +1,11 @@
 //! The loops of graph attention over CSR edges, graph by graph: softmax and messages.
 //!
-//! Inner loops run over the channels of one head; the common sizes are known at compile time.
+//! Sizes that are common are taken by [`super::gat_four`]; here are the loops for all others.
 
 // S source rows, T target rows, E edges, H heads, C channels of a head, R relations
 
 use super::{
+    gat_four::{self, by_vectors},
     gat_scores, gatv2_scores,
     level::{mul_add, multiversion},
     math::{add_scaled, dot, exp},
@@ -39,9 +40,15 @@ impl Layer<'_> {
 
     /// Width of a row of `h`.
     pub(super) fn row(&self) -> usize {
+        self.row_of(self.width())
+    }
+
+    /// Width of a row of `h` for new rows of `width`, which may be known at compile time.
+    #[inline(always)]
+    pub(super) fn row_of(&self, width: usize) -> usize {
         match self.scores {
-            Scores::Gat { .. } => self.width(),
-            Scores::Gatv2 { .. } => 2 * self.width(),
+            Scores::Gat { .. } => width,
+            Scores::Gatv2 { .. } => 2 * width,
         }
     }
 
@@ -60,12 +67,6 @@ impl Layer<'_> {
         2 * batch * (rows * self.row() + 20 * self.edges.num_edges() * self.heads)
     }
 
-    /// The number of heads and of channels; constants where `H` and `C` are not 0.
-    #[inline(always)]
-    pub(super) fn sizes<const H: usize, const C: usize>(&self) -> (usize, usize) {
-        (if H == 0 { self.heads } else { H }, if C == 0 { self.channels } else { C })
-    }
-
     #[inline(always)]
     pub(super) fn edges_of(&self, target: usize) -> std::ops::Range<usize> {
         let offsets = self.edges.offsets();
@@ -73,57 +74,52 @@ impl Layer<'_> {
     }
 }
 
-/// Calls `body` with heads and channels as constants where they are common ones.
-macro_rules! by_size {
-    ($layer:expr, $body:ident::<$fma:ident>($($arg:expr),*)) => {
-        match ($layer.heads, $layer.channels) {
-            (4, 8) => $body::<$fma, 4, 8>($($arg),*),
-            (4, 16) => $body::<$fma, 4, 16>($($arg),*),
-            (4, 32) => $body::<$fma, 4, 32>($($arg),*),
-            (4, 64) => $body::<$fma, 4, 64>($($arg),*),
-            _ => $body::<$fma, 0, 0>($($arg),*),
-        }
-    };
-}
-
-multiversion! {
-    /// Some graphs forward: new rows and attention.
-    pub(super) fn forward_graphs(layer: &Layer<'_>, h: &[f32], out: &mut [f32], attention: &mut [f32]) = forward_body
-}
-
-#[inline(always)]
-fn forward_body<const FMA: bool>(layer: &Layer<'_>, h: &[f32], out: &mut [f32], attention: &mut [f32]) {
+/// Some graphs forward: new rows and attention.
+pub(super) fn forward_graphs(layer: &Layer<'_>, h: &[f32], out: &mut [f32], attention: &mut [f32]) {
     let edges = layer.edges;
     let (rows, scores) = (edges.num_sources() * layer.row(), edges.num_edges() * layer.heads);
-    let mut scratch = Scratch::new((edges.num_sources() + 2) * layer.heads);
+    let mut scratch = Scratch::new(forward_scratch(layer));
     for (graph, out) in out.chunks_exact_mut(edges.num_targets() * layer.width()).enumerate() {
         let h = &h[graph * rows..(graph + 1) * rows];
         let attention = &mut attention[graph * scores..(graph + 1) * scores];
-        by_size!(layer, forward_graph::<FMA>(layer, h, out, attention, &mut scratch));
+        weigh(layer, h, attention, &mut scratch);
+        aggregate(layer, h, attention, out);
     }
 }
 
+/// What [`weigh`] needs of scratch.
+pub(super) fn forward_scratch(layer: &Layer<'_>) -> usize {
+    (layer.edges.num_sources() + 2) * layer.heads
+}
+
+/// The attention of all edges of a graph `[E, H]`.
+pub(super) fn weigh(layer: &Layer<'_>, h: &[f32], attention: &mut [f32], scratch: &mut [f32]) {
+    if !by_vectors!(layer, gat_four::weigh(layer, h, attention, scratch)) {
+        weigh_any(layer, h, attention, scratch);
+    }
+}
+
+/// What each target's sources send it, `[T, H * C]`.
+pub(super) fn aggregate(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) {
+    if !by_vectors!(layer, gat_four::aggregate(layer, h, attention, out)) {
+        aggregate_any(layer, h, attention, out);
+    }
+}
+
+multiversion! {
+    fn weigh_any(layer: &Layer<'_>, h: &[f32], attention: &mut [f32], scratch: &mut [f32]) = weigh_body
+}
+
+/// Scores less their largest, target by target; then all weights at once; then their shares.
 #[inline(always)]
-fn forward_graph<const FMA: bool, const H: usize, const C: usize>(
-    layer: &Layer<'_>,
-    h: &[f32],
-    out: &mut [f32],
-    attention: &mut [f32],
-    scratch: &mut [f32],
-) {
-    let (heads, channels) = layer.sizes::<H, C>();
-    let width = heads * channels;
-    // Scores less their largest, edge by edge; then all weights at once; then their shares.
-    let row = match layer.scores {
+fn weigh_body<const FMA: bool>(layer: &Layer<'_>, h: &[f32], attention: &mut [f32], scratch: &mut [f32]) {
+    let heads = layer.heads;
+    match layer.scores {
         Scores::Gat { a_src, a_dst } => {
-            gat_scores::scores::<FMA, H, C>(layer, [a_src, a_dst], h, attention, scratch);
-            width
+            gat_scores::scores::<FMA>(layer, [a_src, a_dst], h, attention, scratch);
         }
-        Scores::Gatv2 { a } => {
-            gatv2_scores::scores::<FMA, H, C>(layer, a, h, attention);
-            2 * width
-        }
-    };
+        Scores::Gatv2 { a } => gatv2_scores::scores::<FMA>(layer, a, h, attention),
+    }
     let (max, rest) = scratch.split_at_mut(heads);
     let sum = &mut rest[..heads];
     for t in 0..layer.edges.num_targets() {
@@ -144,22 +140,40 @@ fn forward_graph<const FMA: bool, const H: usize, const C: usize>(
     for weight in attention.iter_mut() {
         *weight = exp::<FMA>(*weight);
     }
-    for (t, out) in out.chunks_exact_mut(width).enumerate() {
+    for t in 0..layer.edges.num_targets() {
         let range = layer.edges_of(t);
+        let weights = &mut attention[range.start * heads..range.end * heads];
         sum.fill(0.0);
-        for weight in attention[range.start * heads..range.end * heads].chunks_exact(heads) {
+        for weights in weights.chunks_exact(heads) {
             for k in 0..heads {
-                sum[k] += weight[k];
+                sum[k] += weights[k];
             }
         }
-        for share in sum.iter_mut() {
-            *share = 1.0 / *share;
+        for k in 0..heads {
+            sum[k] = 1.0 / sum[k];
         }
-        for e in range {
-            let alpha = &mut attention[e * heads..][..heads];
+        for weights in weights.chunks_exact_mut(heads) {
+            for k in 0..heads {
+                weights[k] *= sum[k];
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn aggregate_any(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) = aggregate_body
+}
+
+#[inline(always)]
+fn aggregate_body<const FMA: bool>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) {
+    let (heads, channels, width) = (layer.heads, layer.channels, layer.width());
+    let row = layer.row();
+    for (t, out) in out.chunks_exact_mut(width).enumerate() {
+        out.fill(0.0);
+        for e in layer.edges_of(t) {
+            let alpha = &attention[e * heads..][..heads];
             let h = &h[layer.edges.sources()[e] as usize * row..][..width];
             for k in 0..heads {
-                alpha[k] *= sum[k];
                 let at = k * channels..(k + 1) * channels;
                 add_scaled::<FMA>(&mut out[at.clone()], alpha[k], &h[at]);
             }
@@ -167,11 +181,53 @@ fn forward_graph<const FMA: bool, const H: usize, const C: usize>(
     }
 }
 
+/// Some graphs backward: adds to the gradient of `h` and to those of the parameters (the weights of the
+/// scores and `relation_bias`, one after the other).
+pub(super) fn backward_graphs(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &[f32],
+    g: &[f32],
+    d_h: &mut [f32],
+    d_parameters: &mut [f32],
+) {
+    let edges = layer.edges;
+    let (rows, new_rows) = (edges.num_sources() * layer.row(), edges.num_targets() * layer.width());
+    let scores = edges.num_edges() * layer.heads;
+    let mut scratch = Scratch::new(backward_scratch(layer));
+    for (graph, d_h) in d_h.chunks_exact_mut(rows).enumerate() {
+        let h = &h[graph * rows..(graph + 1) * rows];
+        let attention = &attention[graph * scores..(graph + 1) * scores];
+        let g = &g[graph * new_rows..(graph + 1) * new_rows];
+        backward_graph(layer, h, attention, g, d_h, d_parameters, &mut scratch);
+    }
+}
+
+/// What [`backward_graph`] needs of scratch.
+pub(super) fn backward_scratch(layer: &Layer<'_>) -> usize {
+    let of_scores = gat_scores::backward_scratch(layer).max(layer.width());
+    layer.heads * (layer.edges.num_edges() + 1) + of_scores
+}
+
+/// One graph backward: adds to the gradients of `h` and of the parameters.
+pub(super) fn backward_graph(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &[f32],
+    g: &[f32],
+    d_h: &mut [f32],
+    d_parameters: &mut [f32],
+    scratch: &mut [f32],
+) {
+    if !by_vectors!(layer, gat_four::backward(layer, h, attention, g, d_h, d_parameters, scratch)) {
+        backward_any(layer, h, attention, g, d_h, d_parameters, scratch);
+    }
+}
+
 multiversion! {
-    /// Some graphs backward: adds to the gradient of `h` and to those of the parameters
-    /// (the weights of the scores and `relation_bias`, one after the other).
-    pub(super) fn backward_graphs(
+    fn backward_any(
         layer: &Layer<'_>, h: &[f32], attention: &[f32], g: &[f32], d_h: &mut [f32], d_parameters: &mut [f32],
+        scratch: &mut [f32],
     ) = backward_body
 }
 
@@ -183,37 +239,10 @@ fn backward_body<const FMA: bool>(
     g: &[f32],
     d_h: &mut [f32],
     d_parameters: &mut [f32],
-) {
-    let edges = layer.edges;
-    let (rows, new_rows) = (edges.num_sources() * layer.row(), edges.num_targets() * layer.width());
-    let scores = edges.num_edges() * layer.heads;
-    let gat = gat_scores::backward_scratch(layer);
-    let mut scratch = Scratch::new(layer.heads + scores + gat.max(layer.width()));
-    for (graph, d_h) in d_h.chunks_exact_mut(rows).enumerate() {
-        let h = &h[graph * rows..(graph + 1) * rows];
-        let attention = &attention[graph * scores..(graph + 1) * scores];
-        let g = &g[graph * new_rows..(graph + 1) * new_rows];
-        by_size!(layer, backward_graph::<FMA>(layer, h, attention, g, d_h, d_parameters, &mut scratch));
-    }
-}
-
-#[inline(always)]
-fn backward_graph<const FMA: bool, const H: usize, const C: usize>(
-    layer: &Layer<'_>,
-    h: &[f32],
-    attention: &[f32],
-    g: &[f32],
-    d_h: &mut [f32],
-    d_parameters: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (heads, channels) = layer.sizes::<H, C>();
-    let edges = layer.edges;
-    let width = heads * channels;
-    let row = match layer.scores {
-        Scores::Gat { .. } => width,
-        Scores::Gatv2 { .. } => 2 * width,
-    };
+    let (heads, channels, width) = (layer.heads, layer.channels, layer.width());
+    let (edges, row) = (layer.edges, layer.row());
     let (mean, rest) = scratch.split_at_mut(heads);
     let (d_score, rest) = rest.split_at_mut(edges.num_edges() * heads);
     for (t, g) in g.chunks_exact(width).enumerate() {
@@ -241,10 +270,10 @@ fn backward_graph<const FMA: bool, const H: usize, const C: usize>(
     match layer.scores {
         Scores::Gat { a_src, a_dst } => {
             let weights = [a_src, a_dst];
-            gat_scores::backward::<FMA, H, C>(layer, weights, h, d_score, d_h, d_parameters, rest);
+            gat_scores::backward::<FMA>(layer, weights, h, d_score, d_h, d_parameters, rest);
         }
         Scores::Gatv2 { a } => {
-            gatv2_scores::backward::<FMA, H, C>(layer, a, h, d_score, d_h, d_parameters, rest);
+            gatv2_scores::backward::<FMA>(layer, a, h, d_score, d_h, d_parameters, rest);
         }
     }
 }

@@ -9,21 +9,21 @@ use super::{
 
 /// The scores of all edges, `[E, H]`; `scratch` has room for a score of each row.
 #[inline(always)]
-pub(super) fn scores<const FMA: bool, const H: usize, const C: usize>(
+pub(super) fn scores<const FMA: bool>(
     layer: &Layer<'_>,
     [a_src, a_dst]: [&[f32]; 2],
     h: &[f32],
     scores: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (heads, channels) = layer.sizes::<H, C>();
+    let (heads, channels) = (layer.heads, layer.channels);
     let edges = layer.edges;
     let width = heads * channels;
     let (source_score, rest) = scratch.split_at_mut(edges.num_sources() * heads);
     let own = &mut rest[..heads];
-    of_sources::<FMA, H, C>(layer, a_src, h, source_score);
+    of_sources::<FMA>(layer, a_src, h, source_score);
     for (t, &row) in edges.targets().iter().enumerate() {
-        head_dots::<FMA, H, C>(layer, a_dst, &h[row as usize * width..][..width], own);
+        head_dots::<FMA>(layer, a_dst, &h[row as usize * width..][..width], own);
         for e in layer.edges_of(t) {
             let (j, relation) = (edges.sources()[e] as usize, edges.relations()[e] as usize);
             let source = &source_score[j * heads..][..heads];
@@ -40,42 +40,32 @@ pub(super) fn scores<const FMA: bool, const H: usize, const C: usize>(
 
 /// `a . h_s` of every source row and head, `[S, H]`.
 #[inline(always)]
-fn of_sources<const FMA: bool, const H: usize, const C: usize>(
-    layer: &Layer<'_>,
-    a_src: &[f32],
-    h: &[f32],
-    source_score: &mut [f32],
-) {
-    let (heads, channels) = layer.sizes::<H, C>();
+fn of_sources<const FMA: bool>(layer: &Layer<'_>, a_src: &[f32], h: &[f32], source_score: &mut [f32]) {
+    let (heads, channels) = (layer.heads, layer.channels);
     for (h, score) in h.chunks_exact(heads * channels).zip(source_score.chunks_exact_mut(heads)) {
-        head_dots::<FMA, H, C>(layer, a_src, h, score);
+        head_dots::<FMA>(layer, a_src, h, score);
     }
 }
 
 /// `dots_k = a_k . h_k` for every head.
 #[inline(always)]
-fn head_dots<const FMA: bool, const H: usize, const C: usize>(
-    layer: &Layer<'_>,
-    a: &[f32],
-    h: &[f32],
-    dots: &mut [f32],
-) {
-    let (heads, channels) = layer.sizes::<H, C>();
+fn head_dots<const FMA: bool>(layer: &Layer<'_>, a: &[f32], h: &[f32], dots: &mut [f32]) {
+    let (heads, channels) = (layer.heads, layer.channels);
     for k in 0..heads {
         dots[k] = dot::<FMA>(&a[k * channels..][..channels], &h[k * channels..][..channels]);
     }
 }
 
-/// What [`backward`] needs of scratch.
+/// What [`backward`] needs of scratch, here and for four heads.
 pub(super) fn backward_scratch(layer: &Layer<'_>) -> usize {
-    (2 * layer.edges.num_sources() + 2) * layer.heads
+    (3 * layer.edges.num_sources() + 2) * layer.heads
 }
 
 /// The backward pass of [`scores`]: adds to the gradients of `h`, `a_src`, `a_dst` and `relation_bias`.
 ///
 /// The side of the LeakyReLU is found out again rather than kept.
 #[inline(always)]
-pub(super) fn backward<const FMA: bool, const H: usize, const C: usize>(
+pub(super) fn backward<const FMA: bool>(
     layer: &Layer<'_>,
     [a_src, a_dst]: [&[f32]; 2],
     h: &[f32],
@@ -84,7 +74,7 @@ pub(super) fn backward<const FMA: bool, const H: usize, const C: usize>(
     d_parameters: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (heads, channels) = layer.sizes::<H, C>();
+    let (heads, channels) = (layer.heads, layer.channels);
     let edges = layer.edges;
     let width = heads * channels;
     let (d_a_src, rest) = d_parameters.split_at_mut(width);
@@ -93,11 +83,11 @@ pub(super) fn backward<const FMA: bool, const H: usize, const C: usize>(
     let (d_source, rest) = rest.split_at_mut(edges.num_sources() * heads);
     let (own, rest) = rest.split_at_mut(heads);
     let d_own = &mut rest[..heads];
-    of_sources::<FMA, H, C>(layer, a_src, h, source_score);
+    of_sources::<FMA>(layer, a_src, h, source_score);
     d_source.fill(0.0);
     for (t, &row) in edges.targets().iter().enumerate() {
         let at = row as usize * width..(row as usize + 1) * width;
-        head_dots::<FMA, H, C>(layer, a_dst, &h[at.clone()], own);
+        head_dots::<FMA>(layer, a_dst, &h[at.clone()], own);
         d_own.fill(0.0);
         for e in layer.edges_of(t) {
             let (j, relation) = (edges.sources()[e] as usize, edges.relations()[e] as usize);
@@ -114,17 +104,17 @@ pub(super) fn backward<const FMA: bool, const H: usize, const C: usize>(
                 d_own[k] += d;
             }
         }
-        head_dots_back::<FMA, H, C>(layer, d_own, a_dst, &h[at.clone()], &mut d_h[at], d_a_dst);
+        head_dots_back::<FMA>(layer, d_own, a_dst, &h[at.clone()], &mut d_h[at], d_a_dst);
     }
     let rows = h.chunks_exact(width).zip(d_h.chunks_exact_mut(width));
     for ((h, d_h), d) in rows.zip(d_source.chunks_exact(heads)) {
-        head_dots_back::<FMA, H, C>(layer, d, a_src, h, d_h, d_a_src);
+        head_dots_back::<FMA>(layer, d, a_src, h, d_h, d_a_src);
     }
 }
 
 /// The backward pass of [`head_dots`]: `d_h += d_k a_k` and `d_a += d_k h_k` for every head.
 #[inline(always)]
-fn head_dots_back<const FMA: bool, const H: usize, const C: usize>(
+fn head_dots_back<const FMA: bool>(
     layer: &Layer<'_>,
     d: &[f32],
     a: &[f32],
@@ -132,7 +122,7 @@ fn head_dots_back<const FMA: bool, const H: usize, const C: usize>(
     d_h: &mut [f32],
     d_a: &mut [f32],
 ) {
-    let (heads, channels) = layer.sizes::<H, C>();
+    let (heads, channels) = (layer.heads, layer.channels);
     for k in 0..heads {
         let at = k * channels..(k + 1) * channels;
         add_scaled::<FMA>(&mut d_h[at.clone()], d[k], &a[at.clone()]);

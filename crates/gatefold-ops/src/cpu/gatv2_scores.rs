@@ -10,13 +10,8 @@ use super::{
 
 /// The scores of all edges, `[E, H]`; a row of `h` is `[s ; d]`.
 #[inline(always)]
-pub(super) fn scores<const FMA: bool, const H: usize, const C: usize>(
-    layer: &Layer<'_>,
-    a: &[f32],
-    h: &[f32],
-    scores: &mut [f32],
-) {
-    let (heads, channels) = layer.sizes::<H, C>();
+pub(super) fn scores<const FMA: bool>(layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32]) {
+    let (heads, channels) = (layer.heads, layer.channels);
     let edges = layer.edges;
     let width = heads * channels;
     for (t, &row) in edges.targets().iter().enumerate() {
@@ -50,7 +45,7 @@ fn dot_leaky<const FMA: bool>(a: &[f32], s: &[f32], d: &[f32], slope: f32) -> f3
 
 /// The backward pass of [`scores`]: adds to the gradients of `h`, `a` and `relation_bias`.
 #[inline(always)]
-pub(super) fn backward<const FMA: bool, const H: usize, const C: usize>(
+pub(super) fn backward<const FMA: bool>(
     layer: &Layer<'_>,
     a: &[f32],
     h: &[f32],
@@ -59,7 +54,7 @@ pub(super) fn backward<const FMA: bool, const H: usize, const C: usize>(
     d_parameters: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (heads, channels) = layer.sizes::<H, C>();
+    let (heads, channels) = (layer.heads, layer.channels);
     let edges = layer.edges;
     let width = heads * channels;
     let (d_a, d_relation) = d_parameters.split_at_mut(width);

@@ -13,95 +13,11 @@ use burn::backend::{
 use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor},
-    level::{mul_add, multiversion},
-    math::{LANES, dot, fold_lanes},
+    norm_relu_kernel::{backward_rows, forward_rows},
 };
-use crate::norm_relu::EPSILON;
 
 /// Rows per chunk.
 const CHUNK: usize = 128;
-
-/// `sum_i f(x_i)` in [`LANES`] partial sums.
-#[inline(always)]
-fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for l in 0..LANES {
-            lanes[l] += f(chunk[l]);
-        }
-    }
-    for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane += f(x);
-    }
-    fold_lanes(lanes)
-}
-
-/// Mean and reciprocal standard deviation of a row.
-#[inline(always)]
-fn moments(x: &[f32]) -> (f32, f32) {
-    let mean = sum_of(x, |x| x) / x.len() as f32;
-    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
-    (mean, 1.0 / (variance + EPSILON).sqrt())
-}
-
-multiversion! {
-    fn forward_rows(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) = forward_body
-}
-
-/// `y += relu(LayerNorm(x) * gamma + beta)` for some rows.
-#[inline(always)]
-fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) {
-    let width = gamma.len();
-    let beta = &beta[..width];
-    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-        let (mean, scale) = moments(x);
-        let (x, y) = (&x[..width], &mut y[..width]);
-        for i in 0..width {
-            let out = mul_add::<FMA>((x[i] - mean) * scale, gamma[i], beta[i]);
-            y[i] += if out <= 0.0 { 0.0 } else { out };
-        }
-    }
-}
-
-multiversion! {
-    fn backward_rows(
-        x: &[f32], gamma: &[f32], beta: &[f32], g: &[f32],
-        d_x: &mut [f32], d_gamma: &mut [f32], d_beta: &mut [f32],
-    ) = backward_body
-}
-
-#[inline(always)]
-fn backward_body<const FMA: bool>(
-    x: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-    g: &[f32],
-    d_x: &mut [f32],
-    d_gamma: &mut [f32],
-    d_beta: &mut [f32],
-) {
-    let width = gamma.len();
-    let (beta, d_gamma, d_beta) = (&beta[..width], &mut d_gamma[..width], &mut d_beta[..width]);
-    let mut normed = vec![0.0; width];
-    for ((x, g), d_x) in x.chunks_exact(width).zip(g.chunks_exact(width)).zip(d_x.chunks_exact_mut(width)) {
-        let (mean, scale) = moments(x);
-        let (x, g, d_x, normed) = (&x[..width], &g[..width], &mut d_x[..width], &mut normed[..width]);
-        for i in 0..width {
-            normed[i] = (x[i] - mean) * scale;
-            let out = mul_add::<FMA>(normed[i], gamma[i], beta[i]);
-            let passed = if out <= 0.0 { 0.0 } else { g[i] };
-            d_gamma[i] = mul_add::<FMA>(passed, normed[i], d_gamma[i]);
-            d_beta[i] += passed;
-            d_x[i] = passed * gamma[i];
-        }
-        let mean_d = sum_of(d_x, |d| d) / width as f32;
-        let mean_dn = dot::<FMA>(d_x, normed) / width as f32;
-        for i in 0..width {
-            d_x[i] = scale * (d_x[i] - mean_d - normed[i] * mean_dn);
-        }
-    }
-}
 
 fn run(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, residual: Option<FlexTensor>) -> FlexTensor {
     let shape: [usize; 2] = dims(x);

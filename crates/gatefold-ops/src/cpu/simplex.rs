@@ -68,18 +68,27 @@ pub(super) fn map_rows(
     flops_per_entry: usize,
     project: impl Fn(&[f32], &mut Vec<f32>, &mut [f32]) + Sync + Send,
 ) -> FlexTensor {
+    map_chunks(z, flops_per_entry, |k, z, p| {
+        let mut above = Vec::with_capacity(k);
+        for (z, p) in z.chunks_exact(k).zip(p.chunks_exact_mut(k)) {
+            project(z, &mut above, p);
+        }
+    })
+}
+
+/// A projection of some rows at a time: `project(k, z, p)`.
+pub(super) fn map_chunks(
+    z: FlexTensor,
+    flops_per_entry: usize,
+    project: impl Fn(usize, &[f32], &mut [f32]) + Sync + Send,
+) -> FlexTensor {
     let z = row_major(z);
     let [rows, k] = dims(&z);
     let mut p = vec![0.0; rows * k];
     if !p.is_empty() {
         let flops = flops_per_entry * p.len();
         let tasks: Vec<_> = floats(&z).chunks(CHUNK * k).zip(p.chunks_mut(CHUNK * k)).collect();
-        map_tasks(tasks, flops, |(z, p)| {
-            let mut above = Vec::with_capacity(k);
-            for (z, p) in z.chunks_exact(k).zip(p.chunks_exact_mut(k)) {
-                project(z, &mut above, p);
-            }
-        });
+        map_tasks(tasks, flops, |(z, p)| project(k, z, p));
     }
     tensor(p, [rows, k])
 }
@@ -90,13 +99,23 @@ pub(super) fn map_gradient_rows(
     g: &FlexTensor,
     back: impl Fn(&[f32], &[f32], &mut [f32]),
 ) -> FlexTensor {
+    map_gradients(p, g, |k, p, g, d| {
+        for ((p, g), d) in p.chunks_exact(k).zip(g.chunks_exact(k)).zip(d.chunks_exact_mut(k)) {
+            back(p, g, d);
+        }
+    })
+}
+
+/// The gradient of all rows: `back(k, p, g, d)`.
+pub(super) fn map_gradients(
+    p: &FlexTensor,
+    g: &FlexTensor,
+    back: impl Fn(usize, &[f32], &[f32], &mut [f32]),
+) -> FlexTensor {
     let [rows, k] = dims(p);
     let mut d = vec![0.0; rows * k];
     if !d.is_empty() {
-        let rows = floats(p).chunks_exact(k).zip(floats(g).chunks_exact(k));
-        for ((p, g), d) in rows.zip(d.chunks_exact_mut(k)) {
-            back(p, g, d);
-        }
+        back(k, floats(p), floats(g), &mut d);
     }
     tensor(d, [rows, k])
 }

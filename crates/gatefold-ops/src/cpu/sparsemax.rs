@@ -11,8 +11,9 @@ use burn::backend::{
 };
 
 use super::{
-    flat::{Tracked, row_major},
-    simplex::{map_gradient_rows, map_rows, shift},
+    flat::{Tracked, dims, row_major},
+    simplex::{map_chunks, map_gradient_rows, map_gradients, map_rows, shift},
+    sparsemax_few::{FEW, back_rows, project_rows},
 };
 
 /// Sparsemax of one row; `above` is room for its candidates.
@@ -52,6 +53,10 @@ fn project_back(p: &[f32], g: &[f32], temperature: f32, d: &mut [f32]) {
 
 /// [`crate::sparsemax`] on Flex.
 pub(super) fn flex(z: FlexTensor, temperature: f32) -> FlexTensor {
+    let [_, k] = dims(&z);
+    if (1..=FEW).contains(&k) {
+        return map_chunks(z, 20, |k, z, p| project_rows(k, z, temperature, p));
+    }
     map_rows(z, 20, |z, above, p| project(z, temperature, above, p))
 }
 
@@ -67,7 +72,12 @@ impl Backward<Flex, 1> for Sparsemax {
         let (p, temperature) = ops.state;
         let [node] = ops.parents;
         if let Some(node) = node {
-            let d = map_gradient_rows(&p, &g, |p, g, d| project_back(p, g, temperature, d));
+            let [_, k] = dims(&p);
+            let d = if (1..=FEW).contains(&k) {
+                map_gradients(&p, &g, |k, p, g, d| back_rows(k, p, g, temperature, d))
+            } else {
+                map_gradient_rows(&p, &g, |p, g, d| project_back(p, g, temperature, d))
+            };
             grads.register::<Flex>(node.id, d);
         }
     }

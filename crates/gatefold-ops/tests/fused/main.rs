@@ -5,6 +5,7 @@ mod embed;
 mod entmax15;
 mod experts;
 mod gat;
+mod gat_layer;
 mod gatv2;
 mod linear;
 mod norm_relu;

@@ -1,0 +1,274 @@
+//! Graph attention with four heads of whole vectors, graph by graph: softmax and messages.
+//!
+//! The usual sizes, with a head's channels in `V` registers: a row is an array of `4 * V` of them, what
+//! the heads have of an edge is one register of four.
+
+// S source rows, T target rows, E edges, V vectors of a head
+
+use super::{
+    gat_four_scores as gat_scores,
+    gat_kernel::{Layer, Scores},
+    gatv2_four_scores as gatv2_scores,
+    lanes::{Lanes, Quad, vectorised},
+    level::multiversion,
+    math::exp,
+};
+
+/// A vector of a row.
+pub(super) type Eight = [f32; 8];
+/// One number of each head.
+pub(super) type Heads = [f32; 4];
+
+/// Calls `body` with the number of vectors of a head as a constant; evaluates to whether it is one of
+/// those that there are.
+macro_rules! by_vectors {
+    ($layer:expr, $($body:ident)::+($($arg:expr),*)) => {
+        match ($layer.heads, $layer.channels) {
+            (4, 8) => { $($body)::+::<1>($($arg),*); true }
+            (4, 16) => { $($body)::+::<2>($($arg),*); true }
+            (4, 32) => { $($body)::+::<4>($($arg),*); true }
+            (4, 64) => { $($body)::+::<8>($($arg),*); true }
+            _ => false,
+        }
+    };
+}
+pub(super) use by_vectors;
+
+/// The vectors of `xs`, whose length is a multiple of eight.
+#[inline(always)]
+pub(super) fn eights(xs: &[f32]) -> &[Eight] {
+    xs.as_chunks().0
+}
+
+/// The numbers of each head in `xs`, edge by edge or row by row.
+#[inline(always)]
+pub(super) fn heads(xs: &[f32]) -> &[Heads] {
+    xs.as_chunks().0
+}
+
+/// As [`eights`], to be written.
+#[inline(always)]
+pub(super) fn eights_mut(xs: &mut [f32]) -> &mut [Eight] {
+    xs.as_chunks_mut().0
+}
+
+/// As [`heads`], to be written.
+#[inline(always)]
+pub(super) fn heads_mut(xs: &mut [f32]) -> &mut [Heads] {
+    xs.as_chunks_mut().0
+}
+
+// Arrays of registers are filled by loops: a closure would be compiled on its own, without the caller's
+// instructions.
+
+/// `dots_k = a_k . b_k` of every head, for vectors of `a` in registers.
+#[inline(always)]
+pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &[Eight]) -> L::Quad {
+    let b = &b[..4 * V];
+    let mut sums = [L::splat(0.0); 4];
+    for k in 0..4 {
+        sums[k] = a[k][0].mul(L::load(&b[k * V]));
+        for v in 1..V {
+            sums[k] = a[k][v].mul_add(L::load(&b[k * V + v]), sums[k]);
+        }
+    }
+    L::sums(sums)
+}
+
+/// A row in registers.
+#[inline(always)]
+pub(super) fn row<L: Lanes, const V: usize>(row: &[Eight]) -> [[L; V]; 4] {
+    let mut vectors = [[L::splat(0.0); V]; 4];
+    for k in 0..4 {
+        vectors[k] = head::<L, V>(row, k);
+    }
+    vectors
+}
+
+/// Head `k` of a row in registers.
+#[inline(always)]
+pub(super) fn head<L: Lanes, const V: usize>(row: &[Eight], k: usize) -> [L; V] {
+    let row = &row[k * V..][..V];
+    let mut vectors = [L::splat(0.0); V];
+    for v in 0..V {
+        vectors[v] = L::load(&row[v]);
+    }
+    vectors
+}
+
+multiversion! {
+    /// exp of every element, in place.
+    fn exp_in_place(xs: &mut [f32]) = exp_body
+}
+
+#[inline(always)]
+fn exp_body<const FMA: bool>(xs: &mut [f32]) {
+    for x in xs {
+        *x = exp::<FMA>(*x);
+    }
+}
+
+/// The attention of all edges `[E, H]`: scores less their largest, target by target; then all weights at
+/// once; then their shares. `scratch` has room for a score of each row.
+pub(super) fn weigh<const V: usize>(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &mut [f32],
+    scratch: &mut [f32],
+) {
+    match layer.scores {
+        Scores::Gat { a_src, a_dst } => gat_scores::scores::<V>(layer, [a_src, a_dst], h, attention, scratch),
+        Scores::Gatv2 { a } => gatv2_scores::scores::<V>(layer, a, h, attention),
+    }
+    exp_in_place(attention);
+    divide(layer, attention);
+}
+
+vectorised! {
+    /// Divides the weights of each target by their sum.
+    fn divide(layer: &Layer<'_>, attention: &mut [f32]) = divide_body
+}
+
+#[inline(always)]
+fn divide_body<L: Lanes>(layer: &Layer<'_>, attention: &mut [f32]) {
+    let attention = heads_mut(attention);
+    for t in 0..layer.edges.num_targets() {
+        let weights = &mut attention[layer.edges_of(t)];
+        let mut sum = L::Quad::splat(0.0);
+        for weight in weights.iter() {
+            sum = sum.add(L::Quad::load(weight));
+        }
+        let share = L::Quad::splat(1.0).div(sum);
+        for weight in weights {
+            L::Quad::load(weight).mul(share).store(weight);
+        }
+    }
+}
+
+vectorised! {
+    /// What each target's sources send it, `[T, H * C]`.
+    pub(super) fn aggregate<const V: usize>(
+        layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32],
+    ) = aggregate_body
+}
+
+#[inline(always)]
+fn aggregate_body<L: Lanes, const V: usize>(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &[f32],
+    out: &mut [f32],
+) {
+    let (h, attention) = (eights(h), heads(attention));
+    let stride = layer.row_of(4 * V);
+    for (t, out) in eights_mut(out).chunks_exact_mut(4 * V).enumerate() {
+        let range = layer.edges_of(t);
+        let mut sums = [[L::splat(0.0); V]; 4];
+        for (&j, alpha) in layer.edges.sources()[range.clone()].iter().zip(&attention[range]) {
+            let h = &h[j as usize * stride..][..4 * V];
+            for k in 0..4 {
+                let alpha = L::splat(alpha[k]);
+                for v in 0..V {
+                    sums[k][v] = alpha.mul_add(L::load(&h[k * V + v]), sums[k][v]);
+                }
+            }
+        }
+        for k in 0..4 {
+            for v in 0..V {
+                sums[k][v].store(&mut out[k * V + v]);
+            }
+        }
+    }
+}
+
+/// One graph backward: adds to the gradients of `h` and of the parameters. `scratch` has room for what
+/// [`super::gat_kernel::backward_scratch`] says.
+pub(super) fn backward<const V: usize>(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &[f32],
+    g: &[f32],
+    d_h: &mut [f32],
+    d_parameters: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let (d_score, rest) = scratch.split_at_mut(4 * layer.edges.num_edges());
+    weights_back::<V>(layer, h, attention, g, d_score);
+    match layer.scores {
+        Scores::Gat { a_src, a_dst } => {
+            let weights = [a_src, a_dst];
+            messages_back::<V>(layer, attention, g, d_h);
+            gat_scores::backward::<V>(layer, weights, h, d_score, d_h, d_parameters, rest);
+        }
+        Scores::Gatv2 { a } => {
+            gatv2_scores::backward::<V>(layer, a, h, attention, g, d_score, d_h, d_parameters);
+        }
+    }
+}
+
+vectorised! {
+    /// The gradient of every score, through weights and softmax: `alpha (g . h_j - mean)`, the mean over
+    /// the target's edges weighted by `alpha`.
+    fn weights_back<const V: usize>(
+        layer: &Layer<'_>, h: &[f32], attention: &[f32], g: &[f32], d_score: &mut [f32],
+    ) = weights_back_body
+}
+
+#[inline(always)]
+fn weights_back_body<L: Lanes, const V: usize>(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &[f32],
+    g: &[f32],
+    d_score: &mut [f32],
+) {
+    let (h, attention, d_score) = (eights(h), heads(attention), heads_mut(d_score));
+    let stride = layer.row_of(4 * V);
+    for (t, g) in eights(g).chunks_exact(4 * V).enumerate() {
+        let g = row::<L, V>(g);
+        let range = layer.edges_of(t);
+        let sources = &layer.edges.sources()[range.clone()];
+        let (alpha, d_score) = (&attention[range.clone()], &mut d_score[range]);
+        let mut mean = L::Quad::splat(0.0);
+        for ((&j, alpha), d) in sources.iter().zip(alpha).zip(d_score.iter_mut()) {
+            let d_alpha = head_dots::<L, V>(&g, &h[j as usize * stride..]);
+            mean = mean.add(L::Quad::load(alpha).mul(d_alpha));
+            d_alpha.store(d);
+        }
+        for (alpha, d) in alpha.iter().zip(d_score) {
+            L::Quad::load(alpha).mul(L::Quad::load(d).sub(mean)).store(d);
+        }
+    }
+}
+
+vectorised! {
+    /// The gradient of `h` by what it sends: `alpha g` to the source of every edge.
+    fn messages_back<const V: usize>(
+        layer: &Layer<'_>, attention: &[f32], g: &[f32], d_h: &mut [f32],
+    ) = messages_back_body
+}
+
+#[inline(always)]
+fn messages_back_body<L: Lanes, const V: usize>(
+    layer: &Layer<'_>,
+    attention: &[f32],
+    g: &[f32],
+    d_h: &mut [f32],
+) {
+    let (attention, d_h) = (heads(attention), eights_mut(d_h));
+    let stride = layer.row_of(4 * V);
+    for (t, g) in eights(g).chunks_exact(4 * V).enumerate() {
+        let g = row::<L, V>(g);
+        let range = layer.edges_of(t);
+        for (&j, alpha) in layer.edges.sources()[range.clone()].iter().zip(&attention[range]) {
+            let d_h = &mut d_h[j as usize * stride..][..4 * V];
+            for k in 0..4 {
+                let alpha = L::splat(alpha[k]);
+                for v in 0..V {
+                    let d = &mut d_h[k * V + v];
+                    alpha.mul_add(g[k][v], L::load(d)).store(d);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Scores that add what both ends say, `LeakyReLU(a_src . h_j + a_dst . h_i + r_rel)`, for four heads of
+//! whole vectors.
+
+// S source rows, T target rows, E edges, V vectors of a head
+
+use super::{
+    gat_four::{Heads, eights, eights_mut, head, head_dots, heads, heads_mut, row},
+    gat_kernel::Layer,
+    lanes::{Lanes, Quad, vectorised},
+};
+
+vectorised! {
+    /// The scores of all edges less the largest of their target, `[E, H]`; `scratch` has room for a
+    /// score of each row.
+    pub(super) fn scores<const V: usize>(
+        layer: &Layer<'_>, weights: [&[f32]; 2], h: &[f32], scores: &mut [f32], scratch: &mut [f32],
+    ) = scores_body
+}
+
+#[inline(always)]
+fn scores_body<L: Lanes, const V: usize>(
+    layer: &Layer<'_>,
+    [a_src, a_dst]: [&[f32]; 2],
+    h: &[f32],
+    scores: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let edges = layer.edges;
+    let (scores, bias) = (heads_mut(scores), heads(layer.relation_bias));
+    let of_sources = &mut heads_mut(scratch)[..edges.num_sources()];
+    of_rows::<L, V>(a_src, h, of_sources);
+    let a_dst = row::<L, V>(eights(a_dst));
+    let slope = L::Quad::splat(layer.slope);
+    for (t, &own) in edges.targets().iter().enumerate() {
+        let own = head_dots::<L, V>(&a_dst, &eights(h)[own as usize * 4 * V..]);
+        let range = layer.edges_of(t);
+        let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
+        let multiplicity = &edges.log_multiplicity()[range.clone()];
+        let scores = &mut scores[range];
+        let mut max = L::Quad::splat(f32::NEG_INFINITY);
+        for (((&j, &relation), &multiplicity), to) in ends.zip(multiplicity).zip(scores.iter_mut()) {
+            let score = L::Quad::load(&of_sources[j as usize]).add(own);
+            let score = score.add(L::Quad::load(&bias[relation as usize]));
+            let score = score.where_negative(slope.mul(score), score).add(L::Quad::splat(multiplicity));
+            max = score.max(max);
+            score.store(to);
+        }
+        for score in scores {
+            L::Quad::load(score).sub(max).store(score);
+        }
+    }
+}
+
+/// `a . h_s` of every row and head.
+#[inline(always)]
+fn of_rows<L: Lanes, const V: usize>(a: &[f32], h: &[f32], scores: &mut [Heads]) {
+    let a = row::<L, V>(eights(a));
+    for (h, score) in eights(h).chunks_exact(4 * V).zip(scores) {
+        head_dots::<L, V>(&a, h).store(score);
+    }
+}
+
+vectorised! {
+    /// The backward pass of [`scores`]: adds to the gradients of `h`, `a_src`, `a_dst` and the relation
+    /// bias. The side of the LeakyReLU is found out again rather than kept.
+    pub(super) fn backward<const V: usize>(
+        layer: &Layer<'_>, weights: [&[f32]; 2], h: &[f32], d_score: &[f32], d_h: &mut [f32],
+        d_parameters: &mut [f32], scratch: &mut [f32],
+    ) = backward_body
+}
+
+#[inline(always)]
+fn backward_body<L: Lanes, const V: usize>(
+    layer: &Layer<'_>,
+    [a_src, a_dst]: [&[f32]; 2],
+    h: &[f32],
+    d_score: &[f32],
+    d_h: &mut [f32],
+    d_parameters: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let edges = layer.edges;
+    let rows = edges.num_sources();
+    let (bias, d_score) = (heads(layer.relation_bias), heads(d_score));
+    let (d_a_src, rest) = d_parameters.split_at_mut(32 * V);
+    let (d_a_dst, d_relation) = rest.split_at_mut(32 * V);
+    let d_relation = heads_mut(d_relation);
+    let (of_sources, rest) = heads_mut(scratch).split_at_mut(rows);
+    let (d_source, rest) = rest.split_at_mut(rows);
+    let d_target = &mut rest[..rows];
+    of_rows::<L, V>(a_src, h, of_sources);
+    d_source.fill([0.0; 4]);
+    d_target.fill([0.0; 4]);
+    let target_weights = row::<L, V>(eights(a_dst));
+    let (slope, one) = (L::Quad::splat(layer.slope), L::Quad::splat(1.0));
+    for (t, &own_row) in edges.targets().iter().enumerate() {
+        let own = head_dots::<L, V>(&target_weights, &eights(h)[own_row as usize * 4 * V..]);
+        let range = layer.edges_of(t);
+        let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
+        let mut d_own = L::Quad::load(&d_target[own_row as usize]);
+        for ((&j, &relation), d) in ends.zip(&d_score[range]) {
+            let score = L::Quad::load(&of_sources[j as usize]).add(own);
+            let score = score.add(L::Quad::load(&bias[relation as usize]));
+            let d = score.where_negative(slope, one).mul(L::Quad::load(d));
+            let d_source = &mut d_source[j as usize];
+            d.add(L::Quad::load(d_source)).store(d_source);
+            let d_relation = &mut d_relation[relation as usize];
+            d.add(L::Quad::load(d_relation)).store(d_relation);
+            d_own = d_own.add(d);
+        }
+        d_own.store(&mut d_target[own_row as usize]);
+    }
+    rows_back::<L, V>([a_src, a_dst], h, [d_source, d_target], d_h, [d_a_src, d_a_dst]);
+}
+
+/// What the scores of each row, as a source and as a target, leave to `h` and to both weights.
+#[inline(always)]
+fn rows_back<L: Lanes, const V: usize>(
+    [a_src, a_dst]: [&[f32]; 2],
+    h: &[f32],
+    [d_source, d_target]: [&[Heads]; 2],
+    d_h: &mut [f32],
+    [d_a_src, d_a_dst]: [&mut [f32]; 2],
+) {
+    let (a_src, a_dst) = (eights(a_src), eights(a_dst));
+    let (d_a_src, d_a_dst) = (eights_mut(d_a_src), eights_mut(d_a_dst));
+    for k in 0..4 {
+        let (a_src, a_dst) = (head::<L, V>(a_src, k), head::<L, V>(a_dst, k));
+        let (mut sum_src, mut sum_dst) = (head::<L, V>(d_a_src, k), head::<L, V>(d_a_dst, k));
+        let rows = eights(h).chunks_exact(4 * V).zip(eights_mut(d_h).chunks_exact_mut(4 * V));
+        for ((h, d_h), (d_source, d_target)) in rows.zip(d_source.iter().zip(d_target)) {
+            let (d_source, d_target) = (L::splat(d_source[k]), L::splat(d_target[k]));
+            for v in 0..V {
+                let (h, d_h) = (L::load(&h[k * V + v]), &mut d_h[k * V + v]);
+                let d = d_source.mul_add(a_src[v], L::load(d_h));
+                d_target.mul_add(a_dst[v], d).store(d_h);
+                sum_src[v] = d_source.mul_add(h, sum_src[v]);
+                sum_dst[v] = d_target.mul_add(h, sum_dst[v]);
+            }
+        }
+        for v in 0..V {
+            sum_src[v].store(&mut d_a_src[k * V + v]);
+            sum_dst[v].store(&mut d_a_dst[k * V + v]);
+        }
+    }
+}

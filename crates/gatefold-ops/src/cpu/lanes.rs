@@ -1,0 +1,278 @@
+//! Vectors of eight and of four numbers, for kernels whose registers are laid out by hand.
+//!
+//! A kernel is one generic function over [`Lanes`]; [`vectorised!`] compiles it for every level. Both
+//! fused levels take 256 bits, because a head is rarely wider than two such registers.
+
+#![allow(unsafe_code)]
+
+/// Eight numbers in one register.
+pub(crate) trait Lanes: Copy {
+    /// Four numbers in one register.
+    type Quad: Quad;
+    fn splat(x: f32) -> Self;
+    fn load(from: &[f32; 8]) -> Self;
+    fn store(self, to: &mut [f32; 8]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// `self * b + c`, rounded once where the level can.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `negative` where the sign of `self` is set, else `other`.
+    fn where_negative(self, negative: Self, other: Self) -> Self;
+    /// `x` where `self` is above 0 or NaN, else 0.
+    fn where_above_zero(self, x: Self) -> Self;
+    /// The sum of each vector's numbers.
+    fn sums(of: [Self; 4]) -> Self::Quad;
+}
+
+/// Four numbers in one register.
+pub(crate) trait Quad: Copy {
+    fn splat(x: f32) -> Self;
+    fn load(from: &[f32; 4]) -> Self;
+    fn store(self, to: &mut [f32; 4]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn div(self, other: Self) -> Self;
+    fn sqrt(self) -> Self;
+    /// The larger of each pair; `other` where either is NaN.
+    fn max(self, other: Self) -> Self;
+    /// `negative` where the sign of `self` is set, else `other`.
+    fn where_negative(self, negative: Self, other: Self) -> Self;
+}
+
+/// Implements the methods of one pair of numbers each.
+macro_rules! elementwise {
+    ($width:literal) => {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            [x; $width]
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; $width]) -> Self {
+            *from
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; $width]) {
+            *to = self;
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            std::array::from_fn(|i| self[i] + other[i])
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            std::array::from_fn(|i| self[i] - other[i])
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            std::array::from_fn(|i| self[i] * other[i])
+        }
+
+        #[inline(always)]
+        fn where_negative(self, negative: Self, other: Self) -> Self {
+            std::array::from_fn(|i| if self[i].is_sign_negative() { negative[i] } else { other[i] })
+        }
+    };
+}
+
+impl Lanes for [f32; 8] {
+    type Quad = [f32; 4];
+    elementwise!(8);
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        std::array::from_fn(|i| self[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    fn where_above_zero(self, x: Self) -> Self {
+        std::array::from_fn(|i| if self[i] <= 0.0 { 0.0 } else { x[i] })
+    }
+
+    #[inline(always)]
+    fn sums(of: [Self; 4]) -> [f32; 4] {
+        of.map(|x| ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7])))
+    }
+}
+
+impl Quad for [f32; 4] {
+    elementwise!(4);
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] / other[i])
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        self.map(f32::sqrt)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Lanes, Quad};
+
+    /// Eight numbers, on a machine with AVX2 and FMA: only kernels that [`vectorised!`](super::vectorised)
+    /// compiled for such machines make any.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Eight(__m256);
+
+    /// Four numbers, on a machine with AVX2 and FMA.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Four(__m128);
+
+    // SAFETY of all blocks below: a value of these types exists only where the machine has AVX2 and FMA
+    // (see above), and loads and stores stay within the arrays that they are given.
+
+    impl Lanes for Eight {
+        type Quad = Four;
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            Self(unsafe { _mm256_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; 8]) -> Self {
+            Self(unsafe { _mm256_loadu_ps(from.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; 8]) {
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, b: Self, c: Self) -> Self {
+            Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
+        }
+
+        #[inline(always)]
+        fn where_negative(self, negative: Self, other: Self) -> Self {
+            Self(unsafe { _mm256_blendv_ps(other.0, negative.0, self.0) })
+        }
+
+        #[inline(always)]
+        fn where_above_zero(self, x: Self) -> Self {
+            Self(unsafe {
+                let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, _mm256_setzero_ps());
+                _mm256_and_ps(above, x.0)
+            })
+        }
+
+        #[inline(always)]
+        fn sums(of: [Self; 4]) -> Four {
+            let [a, b, c, d] = of;
+            // Sums of pairs, of fours, and of the two halves.
+            Four(unsafe {
+                let fours = _mm256_hadd_ps(_mm256_hadd_ps(a.0, b.0), _mm256_hadd_ps(c.0, d.0));
+                _mm_add_ps(_mm256_castps256_ps128(fours), _mm256_extractf128_ps::<1>(fours))
+            })
+        }
+    }
+
+    impl Quad for Four {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            Self(unsafe { _mm_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        fn load(from: &[f32; 4]) -> Self {
+            Self(unsafe { _mm_loadu_ps(from.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [f32; 4]) {
+            unsafe { _mm_storeu_ps(to.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            Self(unsafe { _mm_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            Self(unsafe { _mm_div_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sqrt(self) -> Self {
+            Self(unsafe { _mm_sqrt_ps(self.0) })
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            Self(unsafe { _mm_max_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn where_negative(self, negative: Self, other: Self) -> Self {
+            Self(unsafe { _mm_blendv_ps(other.0, negative.0, self.0) })
+        }
+    }
+}
+
+/// Compiles `body::<L>` for every level and calls the best one. `body` must be `#[inline(always)]`.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $n:ident: usize>)? ($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $(#[$meta])*
+        $vis fn $name $(<const $n: usize>)? ($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::cpu::lanes::x86::Eight;
+                #[target_feature(enable = "avx2,fma")]
+                fn fused $(<const $n: usize>)? ($($arg: $ty),*) {
+                    $body::<Eight $(, $n)?>($($arg),*)
+                }
+                if $crate::cpu::level::level() != $crate::cpu::level::Level::Portable {
+                    // SAFETY: every level but the portable one has AVX2 and FMA.
+                    #[allow(unsafe_code)]
+                    return unsafe { fused $(::<$n>)? ($($arg),*) };
+                }
+            }
+            $body::<[f32; 8] $(, $n)?>($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorised;

@@ -1,0 +1,121 @@
+//! A whole graph attention layer: projection, attention, norm and residual.
+
+// B batch, S source rows, T target rows, E edges, H heads, C width of a head, D width of a node, R relations
+
+use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
+
+use crate::{Activation, GatEdges, GatScoring, OpsBackend, composed};
+
+/// The rows that a layer attends over.
+#[derive(Debug, Clone)]
+pub enum GatRows<B: Backend> {
+    /// `x W`, by a weight `W` `[D, H * C]` (GATv2: `[D, 2 * H * C]`).
+    Project(Tensor<B, 2>),
+    /// Rows that were projected before `[B, S, H * C]` (GATv2: `[B, S, 2 * H * C]`).
+    Projected(Tensor<B, 3>),
+}
+
+impl<B: Backend> GatRows<B> {
+    /// The element type of the tensor inside.
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            Self::Project(weight) => weight.dtype(),
+            Self::Projected(h) => h.dtype(),
+        }
+    }
+}
+
+/// How the heads of a layer are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatHeads {
+    /// Side by side: `D = H * C`.
+    Concatenate,
+    /// Averaged: `D = C`.
+    Average,
+}
+
+/// `x_i + ReLU(LayerNorm(attention(x)_i) * gain + bias)` of every target row `i`; returns the new rows
+/// and the attention.
+///
+/// Shapes: `x` `[B, S, D]`, `gain` and `bias` `[D]`; result `[B, T, D]`, and the attention `[B, E, H]`,
+/// untracked, for statistics. The attention is [`GatScoring::attend`], the norm [`norm_relu`](crate::norm_relu).
+/// Panics if shapes differ.
+pub fn gat_layer<B: OpsBackend>(
+    x: Tensor<B, 3>,
+    rows: GatRows<B>,
+    scoring: GatScoring<B>,
+    heads: GatHeads,
+    [gain, bias]: [Tensor<B, 1>; 2],
+    edges: &GatEdges,
+    slope: f32,
+) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    let [batch, num_rows, width] = x.dims();
+    let [num_heads, channels] = scoring.dims();
+    assert_eq!(num_rows, edges.num_sources(), "gat_layer: rows of x and sources of the edges");
+    let combined = match heads {
+        GatHeads::Concatenate => num_heads * channels,
+        GatHeads::Average => channels,
+    };
+    assert_eq!(width, combined, "gat_layer: width of x and of the heads put together");
+    match &rows {
+        GatRows::Project(weight) => assert_eq!(weight.dims(), [width, scoring.row()], "gat_layer: weight"),
+        GatRows::Projected(h) => assert_eq!(h.dims(), [batch, num_rows, scoring.row()], "gat_layer: rows"),
+    }
+    let (GatScoring::Gat { relation_bias, .. } | GatScoring::Gatv2 { relation_bias, .. }) = &scoring;
+    let expected = [edges.num_relations(), num_heads];
+    assert_eq!(relation_bias.dims(), expected, "gat_layer: shape of relation_bias");
+    if let GatScoring::Gat { source, target, .. } = &scoring {
+        assert_eq!(source.dims(), target.dims(), "gat_layer: shapes of a_src and a_dst");
+    }
+    assert_eq!((gain.dims(), bias.dims()), ([width], [width]), "gat_layer: gain and bias");
+    B::gat_layer(x, rows, scoring, heads, [gain, bias], edges, slope)
+}
+
+/// [`gat_layer`] by plain tensor operations.
+pub fn composed<B: Backend>(
+    x: Tensor<B, 3>,
+    rows: GatRows<B>,
+    scoring: GatScoring<B>,
+    heads: GatHeads,
+    [gain, bias]: [Tensor<B, 1>; 2],
+    edges: &GatEdges,
+    slope: f32,
+) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    let ([batch, num_rows, width], device) = (x.dims(), x.device());
+    let (targets, [num_heads, channels]) = (edges.num_targets(), scoring.dims());
+    let h = match rows {
+        GatRows::Projected(h) => h,
+        GatRows::Project(weight) => {
+            let zero = Tensor::<B, 1>::zeros([scoring.row()], &device).cast(x.dtype());
+            let flat = x.clone().reshape([batch * num_rows, width]);
+            composed::linear(flat, weight, zero, Activation::Identity).reshape([
+                batch,
+                num_rows,
+                scoring.row(),
+            ])
+        }
+    };
+    let (out, attention) = match scoring {
+        GatScoring::Gat { source, target, relation_bias } => {
+            composed::gat_attention(h, source, target, relation_bias, edges, slope)
+        }
+        GatScoring::Gatv2 { weight, relation_bias } => {
+            composed::gatv2_attention(h, weight, relation_bias, edges, slope)
+        }
+    };
+    let out = match heads {
+        GatHeads::Concatenate => out.reshape([batch * targets, width]),
+        GatHeads::Average => {
+            out.reshape([batch * targets, num_heads, channels]).mean_dim(1).reshape([batch * targets, width])
+        }
+    };
+    let in_place = targets == num_rows && edges.targets().iter().enumerate().all(|(t, &row)| t as u32 == row);
+    let residual = if in_place {
+        x
+    } else {
+        let kept: Vec<i32> = edges.targets().iter().map(|&row| row as i32).collect();
+        x.select(1, Tensor::<B, 1, Int>::from_data(TensorData::new(kept, [targets]), &device))
+    };
+    let out = composed::norm_relu(out, gain, bias, Some(residual.reshape([batch * targets, width])));
+    (out.reshape([batch, targets, width]), attention)
+}

@@ -1,0 +1,249 @@
+use burn::backend::Flex;
+use burn::tensor::{DType, Tensor, backend::Backend};
+use gatefold_ops::{GatEdges, GatHeads, GatRows, GatScoring, composed, gat_layer};
+use proptest::prelude::*;
+
+use crate::gat::{RELATIONS, random_edges};
+use crate::support::*;
+
+type Layer<B> = fn(
+    Tensor<B, 3>,
+    GatRows<B>,
+    GatScoring<B>,
+    GatHeads,
+    [Tensor<B, 1>; 2],
+    &GatEdges,
+    f32,
+) -> (Tensor<B, 3>, Tensor<B, 3>);
+
+/// What a case is about, its sizes apart.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    gatv2: bool,
+    projects: bool,
+    heads: GatHeads,
+    /// Whether targets are all rows in their order.
+    in_place: bool,
+}
+
+const ALL: Kind = Kind { gatv2: false, projects: true, heads: GatHeads::Concatenate, in_place: true };
+
+struct Case {
+    kind: Kind,
+    x: Tensor<Flex, 3>,
+    weight: Tensor<Flex, 2>,
+    h: Tensor<Flex, 3>,
+    /// a_src, a_dst and the relation bias, or a and the relation bias
+    scores: Vec<Tensor<Flex, 2>>,
+    norm: [Tensor<Flex, 1>; 2],
+    g: Tensor<Flex, 3>,
+    edges: GatEdges,
+}
+
+/// Values, attention, and gradients by name.
+struct Outcome {
+    out: Tensor<Flex, 3>,
+    attention: Tensor<Flex, 3>,
+    of_x: Tensor<Flex, 3>,
+    of_rows: Vec<f32>,
+    of_scores: Vec<Tensor<Flex, 2>>,
+    of_norm: [Tensor<Flex, 1>; 2],
+}
+
+impl Case {
+    fn new(kind: Kind, [batch, sources, targets, heads, channels]: [usize; 5], seed: u64) -> Self {
+        let mut n = Numbers::new(seed);
+        let mut edges = random_edges(sources, if kind.in_place { sources } else { targets }, &mut n);
+        if kind.in_place {
+            let (offsets, from) = (edges.offsets().to_vec(), edges.sources().to_vec());
+            let (relations, merged) = (edges.relations().to_vec(), edges.log_multiplicity().to_vec());
+            let rows = (0..sources as u32).collect();
+            edges = GatEdges::new(offsets, from, relations, merged, rows, sources, RELATIONS).expect("valid");
+        }
+        let wide = heads * channels;
+        let width = if kind.heads == GatHeads::Average { channels } else { wide };
+        let projected = if kind.gatv2 { 2 * wide } else { wide };
+        let scores = if kind.gatv2 { 1 } else { 2 };
+        let mut scores: Vec<_> = (0..scores).map(|_| n.tensor([heads, channels])).collect();
+        scores.push(n.tensor([RELATIONS, heads]));
+        Self {
+            kind,
+            x: n.tensor([batch, sources, width]),
+            weight: n.tensor([width, projected]) * (width as f32).sqrt().recip(),
+            h: n.tensor([batch, sources, projected]),
+            scores,
+            norm: [n.tensor([width]), n.tensor([width])],
+            g: n.tensor([batch, edges.num_targets(), width]),
+            edges,
+        }
+    }
+
+    fn scoring<B: Backend>(&self, scores: &[Tensor<B, 2>]) -> GatScoring<B> {
+        match scores {
+            [source, target, bias] => GatScoring::Gat {
+                source: source.clone(),
+                target: target.clone(),
+                relation_bias: bias.clone(),
+            },
+            [weight, bias] => GatScoring::Gatv2 { weight: weight.clone(), relation_bias: bias.clone() },
+            _ => unreachable!("two or three"),
+        }
+    }
+
+    fn run(&self, layer: Layer<Train>) -> Outcome {
+        let (x, weight, h) = (leaf(&self.x), leaf(&self.weight), leaf(&self.h));
+        let scores: Vec<_> = self.scores.iter().map(leaf).collect();
+        let norm = self.norm.each_ref().map(leaf);
+        let rows =
+            if self.kind.projects { GatRows::Project(weight.clone()) } else { GatRows::Projected(h.clone()) };
+        let scoring = self.scoring(&scores);
+        let (out, attention) =
+            layer(x.clone(), rows, scoring, self.kind.heads, norm.clone(), &self.edges, 0.2);
+        let grads = (out.clone() * data(&self.g)).sum().backward();
+        let missing = "a gradient for every input";
+        Outcome {
+            out: out.inner(),
+            attention: attention.inner(),
+            of_x: x.grad(&grads).expect(missing),
+            of_rows: if self.kind.projects {
+                values(&weight.grad(&grads).expect(missing))
+            } else {
+                values(&h.grad(&grads).expect(missing))
+            },
+            of_scores: scores.iter().map(|score| score.grad(&grads).expect(missing)).collect(),
+            of_norm: norm.map(|norm| norm.grad(&grads).expect(missing)),
+        }
+    }
+
+    /// Without gradients.
+    fn forward(&self, batch: std::ops::Range<usize>) -> Tensor<Flex, 3> {
+        let some = |t: &Tensor<Flex, 3>| t.clone().narrow(0, batch.start, batch.len());
+        let rows = if self.kind.projects {
+            GatRows::Project(self.weight.clone())
+        } else {
+            GatRows::Projected(some(&self.h))
+        };
+        let scoring = self.scoring(&self.scores);
+        gat_layer(some(&self.x), rows, scoring, self.kind.heads, self.norm.clone(), &self.edges, 0.2).0
+    }
+}
+
+fn assert_same(fused: &Outcome, plain: &Outcome) {
+    assert_within("value", 1e-5, 1.0, &fused.out, &plain.out);
+    assert_close("attention", &fused.attention, &plain.attention);
+    // Through a norm of few numbers gradients are of the order of 10 and cancel.
+    assert_within("gradient of x", 1e-5, 5.0, &fused.of_x, &plain.of_x);
+    let rows = |o: &Outcome| from_vec(o.of_rows.clone(), [o.of_rows.len()]);
+    assert_within("gradient of the rows", 1e-5, 5.0, &rows(fused), &rows(plain));
+    for (fused, plain) in fused.of_scores.iter().zip(&plain.of_scores) {
+        assert_within("gradient of the scores", 1e-5, 5.0, fused, plain);
+    }
+    for (fused, plain) in fused.of_norm.iter().zip(&plain.of_norm) {
+        assert_within("gradient of the norm", 1e-5, 5.0, fused, plain);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+    #[test]
+    fn the_kernel_equals_the_composition(
+        gatv2: bool, projects: bool, average: bool, in_place: bool,
+        batch in 1usize..11, sources in 1usize..9, targets in 1usize..9,
+        (heads, channels) in prop::sample::select(vec![(1usize, 8usize), (2, 5), (3, 16), (4, 8), (4, 16), (4, 12)]),
+        seed: u64,
+    ) {
+        let heads_as = if average { GatHeads::Average } else { GatHeads::Concatenate };
+        let kind = Kind { gatv2, projects, heads: heads_as, in_place };
+        let case = Case::new(kind, [batch, sources, targets, heads, channels], seed);
+        prop_assume!(case.edges.num_edges() > 0);
+        assert_same(&case.run(gat_layer), &case.run(composed::gat_layer));
+    }
+}
+
+#[test]
+fn every_common_size_equals_the_composition() {
+    for channels in [8, 16, 32, 64] {
+        for gatv2 in [false, true] {
+            let case = Case::new(Kind { gatv2, ..ALL }, [3, 20, 20, 4, channels], 7);
+            assert_same(&case.run(gat_layer), &case.run(composed::gat_layer));
+        }
+    }
+}
+
+#[test]
+fn in_f64_it_is_the_composition() {
+    for gatv2 in [false, true] {
+        let case = Case::new(Kind { gatv2, ..ALL }, [2, 5, 5, 4, 8], 11);
+        let exact = |t: Tensor<Flex, 2>| t.cast(DType::F64);
+        let scores: Vec<_> = case.scores.iter().cloned().map(exact).collect();
+        let norm = case.norm.clone().map(|t| t.cast(DType::F64));
+        let rows = GatRows::Project(exact(case.weight.clone()));
+        let x = case.x.clone().cast(DType::F64);
+        let (out, _) =
+            gat_layer(x, rows, case.scoring(&scores), GatHeads::Concatenate, norm, &case.edges, 0.2);
+        assert_eq!(out.dtype(), DType::F64);
+        assert_within("kernel", 1e-5, 1.0, &case.forward(0..2), &out.cast(DType::F32));
+    }
+}
+
+#[test]
+fn a_rollout_has_the_bits_of_an_update_and_a_graph_those_it_has_alone() {
+    for (gatv2, projects) in [(false, true), (true, true), (false, false), (true, false)] {
+        for channels in [16, 12] {
+            let case = Case::new(Kind { gatv2, projects, ..ALL }, [19, 12, 7, 4, channels], 5);
+            let all = case.run(gat_layer).out;
+            assert_eq!(bits(&all), bits(&case.forward(0..19)));
+            for b in [0, 8, 18] {
+                assert_eq!(bits(&case.forward(b..b + 1)), bits(&all.clone().narrow(0, b, 1)));
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_do_not_depend_on_the_number_of_threads() {
+    for gatv2 in [false, true] {
+        let at = |threads| {
+            with_threads(threads, || {
+                let o = Case::new(Kind { gatv2, ..ALL }, [64, 40, 40, 4, 16], 2).run(gat_layer);
+                let of_scores: Vec<_> = o.of_scores.iter().map(bits).collect();
+                (bits(&o.out), bits(&o.of_x), o.of_rows, of_scores, o.of_norm.map(|norm| bits(&norm)))
+            })
+        };
+        assert!(at(1) == at(2));
+    }
+}
+
+#[test]
+fn a_graph_without_edges_passes_on_the_norm_of_nothing() {
+    let empty = GatEdges::new(vec![0, 0], vec![], vec![], vec![], vec![1], 3, RELATIONS).expect("valid");
+    for (gatv2, projects) in [(false, true), (true, false)] {
+        let mut case = Case::new(Kind { gatv2, projects, ..ALL }, [2, 3, 3, 4, 8], 3);
+        case.edges = empty.clone();
+        case.g = case.g.clone().narrow(1, 0, 1);
+        let fused = case.run(gat_layer);
+        // The norm of zeros is the bias, for each of the two graphs.
+        let (bias, g) = (values(&case.norm[1]), values(&case.g));
+        let row =
+            case.x.clone().narrow(1, 1, 1) + from_vec(bias.iter().map(|b| b.max(0.0)).collect(), [1, 1, 32]);
+        assert_close("value", &fused.out, &row);
+        assert_eq!(values(&fused.of_x.clone().narrow(1, 1, 1)), g);
+        assert!(values(&fused.of_x.narrow(1, 0, 1)).iter().all(|&d| d == 0.0));
+        let of_bias = |c: usize| if bias[c] > 0.0 { g[c] + g[32 + c] } else { 0.0 };
+        assert_close("bias", &fused.of_norm[1], &from_vec((0..32).map(of_bias).collect(), [32]));
+        assert!(fused.of_rows.iter().all(|&d| d == 0.0));
+    }
+}
+
+#[test]
+fn a_nan_stays_one() {
+    for gatv2 in [false, true] {
+        let mut case = Case::new(Kind { gatv2, ..ALL }, [1, 6, 6, 4, 8], 4);
+        let mut x = values(&case.x);
+        let seen = case.edges.sources()[0] as usize;
+        x[seen * 32] = f32::NAN;
+        case.x = from_vec(x, [1, 6, 32]);
+        let target = case.edges.offsets().iter().position(|&o| o > 0).expect("an edge") - 1;
+        assert!(values(&case.forward(0..1))[target * 32].is_nan());
+    }
+}
