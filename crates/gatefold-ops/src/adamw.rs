@@ -1,8 +1,12 @@
 //! One AdamW step of one tensor, and the squared norm that global clipping needs.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{
+    Shape, Tensor, TensorMetadata, TensorPrimitive,
+    backend::{AutodiffBackend, Backend},
+    ops::FloatTensor,
+};
 
-use crate::OpsBackend;
+use crate::{OpsAutodiffBackend, OpsBackend};
 
 /// The numbers of one AdamW step, as PyTorch's `AdamW` defines them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,6 +53,40 @@ pub fn adamw_step<B: OpsBackend, const D: usize>(
     B::adamw_step(param, grad, m, v, step)
 }
 
+/// What becomes of a leaf's node in the graph when its value changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaf {
+    /// A new node takes its place.
+    New,
+    /// It stays, which is cheaper than the step itself: new nodes for all parameters cost more than a small
+    /// network's arithmetic. Burn 0.21 forgets a part of a graph that no tensor refers to when another
+    /// thread ends a backward pass, and leaves that stay do not count as such. So this is for graphs whose
+    /// operations hold their inputs until they are registered, as [`mlp`](crate::mlp()) and
+    /// [`ppo_loss`](crate::ppo_loss()) do and Burn's `cat` does not. Without effect on other backends.
+    Kept,
+}
+
+/// [`adamw_step`] of a tracked leaf, such as a module's parameter, with moments that are changed in place.
+///
+/// Gradient and moments are tensors of the parameter's number of elements, of any rank.
+pub fn adamw_leaf<B: OpsAutodiffBackend, const D: usize>(
+    param: Tensor<B, D>,
+    grad: FloatTensor<B::InnerBackend>,
+    [m, v]: [&mut FloatTensor<B::InnerBackend>; 2],
+    step: &AdamwStep,
+    leaf: Leaf,
+) -> Tensor<B, D> {
+    let elements = param.shape().num_elements();
+    let sizes = [&grad, &*m, &*v].map(|t| t.shape().num_elements());
+    assert_eq!(sizes, [elements; 3], "adamw_leaf: elements of gradient and moments");
+    B::adamw_leaf(param, grad, [m, v], step, leaf)
+}
+
+/// [`squared_norm`] of several tensors of any rank, read back at once.
+pub fn squared_norms<B: OpsBackend>(tensors: &[FloatTensor<B>]) -> Vec<f64> {
+    B::squared_norms(tensors)
+}
+
 /// The sum of squares of all elements, `[1]`; accumulated in `f64` on the CPU.
 pub fn squared_norm<B: OpsBackend, const D: usize>(g: Tensor<B, D>) -> Tensor<B, 1> {
     B::squared_norm(g)
@@ -74,4 +112,35 @@ pub fn composed_step<B: Backend, const D: usize>(
 /// [`squared_norm`] by plain tensor operations.
 pub fn composed_norm<B: Backend, const D: usize>(g: Tensor<B, D>) -> Tensor<B, 1> {
     g.square().sum()
+}
+
+/// [`adamw_leaf`] by [`adamw_step`] and a new leaf.
+pub(crate) fn leaf_by_step<B: AutodiffBackend<InnerBackend: OpsBackend>, const D: usize>(
+    param: Tensor<B, D>,
+    grad: FloatTensor<B::InnerBackend>,
+    [m, v]: [&mut FloatTensor<B::InnerBackend>; 2],
+    step: &AdamwStep,
+) -> Tensor<B, D> {
+    let (shape, tracked) = (param.shape(), param.is_require_grad());
+    let value = param.inner().reshape([shape.num_elements()]);
+    let (value, new_m, new_v) = adamw_step(value, flat(grad), flat(m.clone()), flat(v.clone()), step);
+    *m = new_m.into_primitive().tensor();
+    *v = new_v.into_primitive().tensor();
+    let param = Tensor::from_inner(value.reshape(shape));
+    if tracked { param.require_grad() } else { param }
+}
+
+/// [`squared_norms`] one after the other.
+pub(crate) fn norms_one_by_one<B: OpsBackend>(tensors: &[FloatTensor<B>]) -> Vec<f64> {
+    if tensors.is_empty() {
+        return Vec::new();
+    }
+    let sums = tensors.iter().map(|t| squared_norm::<B, 1>(flat(t.clone()))).collect();
+    let sums = Tensor::<B, 1>::cat(sums, 0).into_data().convert::<f64>();
+    sums.into_vec().expect("converted to f64")
+}
+
+fn flat<B: Backend>(t: FloatTensor<B>) -> Tensor<B, 1> {
+    let elements = t.shape().num_elements();
+    Tensor::from_primitive(TensorPrimitive::Float(B::float_reshape(t, Shape::new([elements]))))
 }

@@ -3,11 +3,13 @@
 use burn::tensor::{
     Tensor,
     backend::{AutodiffBackend, Backend},
+    ops::FloatTensor,
 };
 
+use crate::adamw::{leaf_by_step, norms_one_by_one};
 use crate::{
-    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, PpoBatch, PpoLossConfig,
-    composed,
+    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, Leaf, MlpLayer, PpoBatch,
+    PpoLossConfig, composed,
 };
 
 /// A Burn backend with this crate's operations.
@@ -25,6 +27,16 @@ pub trait OpsBackend: Backend {
         composed::linear(x, weight, bias, act)
     }
 
+    /// See [`crate::mlp`].
+    fn mlp(x: Tensor<Self, 2>, layers: Vec<MlpLayer<Self>>) -> Tensor<Self, 2> {
+        composed::mlp(x, layers)
+    }
+
+    /// See [`crate::mlp_column`].
+    fn mlp_column(x: Tensor<Self, 2>, layers: Vec<MlpLayer<Self>>) -> Tensor<Self, 1> {
+        composed::mlp_column(x, layers)
+    }
+
     /// See [`crate::adamw_step`].
     fn adamw_step<const D: usize>(
         param: Tensor<Self, D>,
@@ -39,6 +51,11 @@ pub trait OpsBackend: Backend {
     /// See [`crate::squared_norm`].
     fn squared_norm<const D: usize>(g: Tensor<Self, D>) -> Tensor<Self, 1> {
         composed::squared_norm(g)
+    }
+
+    /// See [`crate::squared_norms`].
+    fn squared_norms(tensors: &[FloatTensor<Self>]) -> Vec<f64> {
+        norms_one_by_one::<Self>(tensors)
     }
 
     /// See [`crate::ppo_loss`].
@@ -143,6 +160,11 @@ pub trait OpsBackend: Backend {
         composed::expert_linear(x, weight, bias, act, active)
     }
 
+    /// See [`crate::first_non_finite`].
+    fn first_non_finite<const D: usize>(t: &Tensor<Self, D>) -> Option<f32> {
+        composed::first_non_finite(t)
+    }
+
     /// The first row of `z` `[rows, K]` with nothing but `-inf`.
     fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
         composed::all_masked_row(z)
@@ -160,6 +182,17 @@ pub trait OpsBackend: Backend {
 }
 
 /// An autodiff backend whose inner backend has the operations too: what training needs.
-pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend {}
-
-impl<B: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend> OpsAutodiffBackend for B {}
+///
+/// A new backend needs only an empty `impl`.
+pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend {
+    /// See [`crate::adamw_leaf`].
+    fn adamw_leaf<const D: usize>(
+        param: Tensor<Self, D>,
+        grad: FloatTensor<Self::InnerBackend>,
+        moments: [&mut FloatTensor<Self::InnerBackend>; 2],
+        step: &AdamwStep,
+        _leaf: Leaf,
+    ) -> Tensor<Self, D> {
+        leaf_by_step(param, grad, moments, step)
+    }
+}

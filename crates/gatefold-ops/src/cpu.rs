@@ -22,6 +22,7 @@ mod linear;
 mod math;
 mod microkernel;
 mod mix;
+mod mlp;
 mod norm_relu;
 mod norm_relu_kernel;
 mod norm_relu_lanes;
@@ -39,13 +40,14 @@ pub use level::simd_level;
 pub(crate) use ppo_loss::log_softmax_row;
 
 use burn::{
-    backend::{Autodiff, Flex, autodiff::checkpoint::strategy::CheckpointStrategy},
+    backend::{Autodiff, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, flex::FlexTensor},
     tensor::{DType, Tensor},
 };
 
+use crate::adamw::{leaf_by_step, norms_one_by_one};
 use crate::{
-    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, PpoBatch,
-    PpoLossConfig, composed,
+    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, Leaf, MlpLayer,
+    OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, composed,
 };
 use flat::{unwrap, wrap};
 
@@ -67,6 +69,20 @@ macro_rules! fused_operations {
                 return composed::linear(x, weight, bias, act);
             }
             wrap(linear::$entry$(::<$checkpoints>)?(unwrap(x), unwrap(weight), unwrap(bias), act))
+        }
+
+        fn mlp(x: Tensor<Self, 2>, layers: Vec<MlpLayer<Self>>) -> Tensor<Self, 2> {
+            if !(all_f32!(x) && layers.iter().all(|layer| all_f32!(layer.weight, layer.bias))) {
+                return composed::mlp(x, layers);
+            }
+            wrap(mlp::$entry$(::<$checkpoints>)?(unwrap(x), layers, false))
+        }
+
+        fn mlp_column(x: Tensor<Self, 2>, layers: Vec<MlpLayer<Self>>) -> Tensor<Self, 1> {
+            if !(all_f32!(x) && layers.iter().all(|layer| all_f32!(layer.weight, layer.bias))) {
+                return composed::mlp_column(x, layers);
+            }
+            wrap(mlp::$entry$(::<$checkpoints>)?(unwrap(x), layers, true))
         }
 
         fn embed_activations(
@@ -190,6 +206,14 @@ macro_rules! batch_is_f32 {
 impl OpsBackend for Flex {
     fused_operations!(flex, flex_pack, flex_mix);
 
+    fn first_non_finite<const D: usize>(t: &Tensor<Self, D>) -> Option<f32> {
+        if !all_f32!(t) {
+            return composed::first_non_finite(t);
+        }
+        let t = flat::row_major(unwrap(t.clone()));
+        flat::floats(&t).iter().copied().find(|x| !x.is_finite())
+    }
+
     fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
         if !all_f32!(z) {
             return composed::all_masked_row(z);
@@ -207,15 +231,23 @@ impl OpsBackend for Flex {
         if !all_f32!(param, grad, m, v) {
             return composed::adamw_step(param, grad, m, v, step);
         }
-        let (param, m, v) = adamw::step(unwrap(param), unwrap(grad), unwrap(m), unwrap(v), step);
+        let (mut param, mut m, mut v) = (unwrap(param), unwrap(m), unwrap(v));
+        adamw::step_in_place(&mut param, unwrap(grad), &mut m, &mut v, step);
         (wrap(param), wrap(m), wrap(v))
+    }
+
+    fn squared_norms(tensors: &[FlexTensor]) -> Vec<f64> {
+        if tensors.iter().any(|t| t.dtype() != DType::F32) {
+            return norms_one_by_one::<Self>(tensors);
+        }
+        tensors.iter().map(|t| adamw::sum_of_squares(t.clone())).collect()
     }
 
     fn squared_norm<const D: usize>(g: Tensor<Self, D>) -> Tensor<Self, 1> {
         if !all_f32!(g) {
             return composed::squared_norm(g);
         }
-        wrap(adamw::squared_norm(unwrap(g)))
+        wrap(flat::tensor(vec![adamw::sum_of_squares(unwrap(g)) as f32], [1]))
     }
 
     fn ppo_loss(
@@ -275,9 +307,13 @@ impl OpsBackend for Flex {
     }
 }
 
-// An optimizer step has no gradient, so `adamw_step` and `squared_norm` stay composed here.
+// An optimizer step has no gradient, so `adamw_step` and the norms stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
     fused_operations!(autodiff, autodiff_pack, autodiff_mix, C);
+
+    fn first_non_finite<const D: usize>(t: &Tensor<Self, D>) -> Option<f32> {
+        Flex::first_non_finite(&t.clone().inner())
+    }
 
     fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
         Flex::all_masked_row(&z.clone().inner())
@@ -340,5 +376,29 @@ impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
         let residual = residual.unwrap_or_else(|| x.zeros_like().detach());
         let (gamma, beta) = (unwrap(gamma), unwrap(beta));
         wrap(norm_relu::autodiff::<C>(unwrap(x), gamma, beta, unwrap(residual)))
+    }
+}
+
+impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
+    fn adamw_leaf<const D: usize>(
+        param: Tensor<Self, D>,
+        grad: FlexTensor,
+        [m, v]: [&mut FlexTensor; 2],
+        step: &AdamwStep,
+        leaf: Leaf,
+    ) -> Tensor<Self, D> {
+        if ![&grad, &*m, &*v].iter().all(|t| t.dtype() == DType::F32) || !all_f32!(param) {
+            return leaf_by_step(param, grad, [m, v], step);
+        }
+        let tracked = param.is_require_grad();
+        let mut param = unwrap(param);
+        adamw::step_in_place(&mut param.primitive, grad, m, v, step);
+        match leaf {
+            Leaf::Kept => wrap(param),
+            Leaf::New => {
+                let value = Tensor::from_inner(wrap::<Flex, D>(param.primitive));
+                if tracked { value.require_grad() } else { value }
+            }
+        }
     }
 }

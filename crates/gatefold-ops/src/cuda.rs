@@ -5,10 +5,11 @@
 use burn::backend::{Autodiff, autodiff::checkpoint::strategy::CheckpointStrategy};
 use burn_cuda::Cuda;
 
-use crate::OpsBackend;
+use crate::{OpsAutodiffBackend, OpsBackend};
 
 impl OpsBackend for Cuda {}
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Cuda, C> {}
+impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Cuda, C> {}
 
 /// Whether a CUDA driver and a device can be found; the error says in one sentence what is missing.
 ///

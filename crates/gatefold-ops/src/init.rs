@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
 
-use crate::{Activation, OpsBackend, linear};
+use crate::{Activation, MlpLayer, OpsBackend, linear};
 
 /// A parameter of the given values.
 pub fn parameter<B: Backend, const D: usize>(
@@ -100,6 +100,12 @@ pub fn orthogonal_linear<B: Backend>(
 pub fn apply_linear<B: OpsBackend>(layer: &Linear<B>, x: Tensor<B, 2>, act: Activation) -> Tensor<B, 2> {
     let bias = layer.bias.as_ref().expect("our linear layers have a bias");
     linear(x, layer.weight.val(), bias.val(), act)
+}
+
+/// A Burn linear layer with its activation as a layer of an [`mlp`](crate::mlp).
+pub fn mlp_layer<B: Backend>(layer: &Linear<B>, activation: Activation) -> MlpLayer<B> {
+    let bias = layer.bias.as_ref().expect("our linear layers have a bias");
+    MlpLayer { weight: layer.weight.val(), bias: bias.val(), activation }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! AdamW over a whole module, with global-norm clipping.
 
-use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData, backend::Backend};
-use gatefold_ops::{AdamwStep, OpsAutodiffBackend, OpsBackend, adamw_step, squared_norm};
+use std::iter::{Enumerate, Peekable};
+use std::slice::IterMut;
 
-use crate::OptimizerConfig;
+use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData, TensorPrimitive, backend::Backend, ops::FloatTensor};
+use gatefold_ops::{AdamwStep, Leaf, OpsAutodiffBackend, OpsBackend, adamw_leaf, squared_norms};
+
 use crate::parameters::{NamedTensor, ParameterError, Path};
+use crate::{Gradients, OptimizerConfig};
 
 /// What one optimizer step saw and did.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +27,8 @@ pub struct Step {
 struct Moments<B: Backend> {
     path: String,
     shape: Vec<usize>,
-    first: Tensor<B, 1>,
-    second: Tensor<B, 1>,
+    first: FloatTensor<B>,
+    second: FloatTensor<B>,
     /// Steps this parameter has taken; one without a gradient takes none.
     steps: u64,
 }
@@ -63,7 +65,8 @@ impl<B: OpsBackend> AdamW<B> {
             }
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
                 let tensor = param.val();
-                let zeros = || Tensor::zeros([tensor.shape().num_elements()], &tensor.device());
+                let elements = tensor.shape().num_elements();
+                let zeros = || primitive(Tensor::<A::InnerBackend, 1>::zeros([elements], &tensor.device()));
                 self.moments.push(Moments {
                     path: self.path.name(),
                     shape: tensor.dims().to_vec(),
@@ -82,29 +85,43 @@ impl<B: OpsBackend> AdamW<B> {
     /// `max_norm` (0: no limit).
     ///
     /// The scale is `min(1, max_norm / (norm + 1e-6))` as in PyTorch. If the norm is not finite
-    /// nothing is changed: the module comes back as it was, and the caller sees the norm.
-    pub fn step<A, M>(&mut self, module: M, mut grads: GradientsParams, lr: f64, max_norm: f32) -> (M, Step)
+    /// nothing is changed: the module comes back as it was, and the caller sees the norm. `leaf` says what
+    /// becomes of the parameters' nodes; where in doubt, [`Leaf::New`].
+    pub fn step<A, M>(
+        &mut self,
+        module: M,
+        grads: Gradients<B>,
+        lr: f64,
+        max_norm: f32,
+        leaf: Leaf,
+    ) -> (M, Step)
     where
         A: OpsAutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<A>,
     {
-        let count = self.moments.len();
-        let mut norms = Norms {
-            grads: &grads,
-            sums: Vec::with_capacity(count),
-            owners: Vec::with_capacity(count),
-            next: 0,
-        };
-        module.visit(&mut norms);
-        let owners = norms.owners;
-        let squares = read(norms.sums);
+        assert_eq!(grads.each.len(), self.moments.len(), "one gradient or none per parameter");
+        let (owners, present): (Vec<usize>, Vec<FloatTensor<B>>) =
+            grads.each.into_iter().enumerate().filter_map(|(at, grad)| Some((at, grad?))).unzip();
+        let squares = squared_norms::<B>(&present);
         let grad_norm = squares.iter().sum::<f64>().sqrt();
         let largest = self.largest(&squares, &owners);
         if !grad_norm.is_finite() {
             return (module, Step { grad_norm, clipped: false, largest });
         }
         let scale = if max_norm > 0.0 { (f64::from(max_norm) / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        let mut walk = Walk { optimizer: self, grads: &mut grads, next: 0, lr, scale: scale as f32 };
+        let OptimizerConfig { beta1, beta2, eps, weight_decay } = self.config;
+        let step = AdamwStep {
+            lr: lr as f32,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            grad_scale: scale as f32,
+            bias_correction1: 1.0,
+            bias_correction2: 1.0,
+        };
+        let grads = owners.into_iter().zip(present).peekable();
+        let mut walk = Walk { moments: self.moments.iter_mut().enumerate(), grads, step, steps: 0, leaf };
         let module = module.map(&mut walk);
         (module, Step { grad_norm, clipped: scale < 1.0, largest })
     }
@@ -120,8 +137,8 @@ impl<B: OpsBackend> AdamW<B> {
 
     /// Path and norm of the first moment that is not finite.
     pub fn first_non_finite(&self) -> Option<(String, f64)> {
-        let sums = self.moments.iter().flat_map(|m| [&m.first, &m.second]);
-        let squares = read(sums.map(|moment| squared_norm(moment.clone())).collect());
+        let all = self.moments.iter().flat_map(|m| [m.first.clone(), m.second.clone()]);
+        let squares = squared_norms::<B>(&all.collect::<Vec<_>>());
         let at = squares.iter().position(|x| !x.is_finite())?;
         let part = ["first", "second"][at % 2];
         Some((format!("{}/{part}", self.moments[at / 2].path), squares[at].sqrt()))
@@ -134,7 +151,7 @@ impl<B: OpsBackend> AdamW<B> {
             for (part, moment) in [("first", &mut m.first), ("second", &mut m.second)] {
                 let site = format!("moment/{}/{part}", m.path);
                 if gatefold_ops::probe::wants(&site) {
-                    *moment = gatefold_ops::probe::tensor(&site, moment.clone());
+                    *moment = primitive(gatefold_ops::probe::tensor(&site, tensor::<B>(moment.clone())));
                 }
             }
         }
@@ -142,7 +159,9 @@ impl<B: OpsBackend> AdamW<B> {
 
     /// The moments as named data: `PATH/first`, `PATH/second`, and `PATH/steps` as two 24-bit halves.
     pub fn export(&self) -> Vec<NamedTensor> {
-        let read = |t: &Tensor<B, 1>| t.to_data().convert::<f32>().to_vec().expect("moments are f32");
+        let read = |t: &FloatTensor<B>| {
+            tensor::<B>(t.clone()).into_data().convert::<f32>().to_vec().expect("moments are f32")
+        };
         self.moments
             .iter()
             .flat_map(|m| {
@@ -174,9 +193,11 @@ impl<B: OpsBackend> AdamW<B> {
         };
         let mut moments = self.moments.clone();
         for m in &mut moments {
-            let device = m.first.device();
-            let flat =
-                |data: &Vec<f32>| Tensor::from_data(TensorData::new(data.clone(), [data.len()]), &device);
+            let device = tensor::<B>(m.first.clone()).device();
+            let flat = |data: &Vec<f32>| {
+                let data = TensorData::new(data.clone(), [data.len()]);
+                primitive(Tensor::<B, 1>::from_data(data, &device))
+            };
             m.first = flat(find(format!("{}/first", m.path), &m.shape)?);
             m.second = flat(find(format!("{}/second", m.path), &m.shape)?);
             let halves = find(format!("{}/steps", m.path), &[2])?;
@@ -187,72 +208,45 @@ impl<B: OpsBackend> AdamW<B> {
     }
 }
 
-/// Squared norms of the gradients, and the parameter that each belongs to.
-struct Norms<'a, B: Backend> {
-    grads: &'a GradientsParams,
-    sums: Vec<Tensor<B, 1>>,
-    owners: Vec<usize>,
-    next: usize,
+/// Moments are kept as primitives, which a step changes in place; these are their names as tensors.
+fn tensor<B: Backend>(moment: FloatTensor<B>) -> Tensor<B, 1> {
+    Tensor::from_primitive(TensorPrimitive::Float(moment))
 }
 
-impl<A: OpsAutodiffBackend> ModuleVisitor<A> for Norms<'_, A::InnerBackend> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-        if let Some(grad) = self.grads.get::<A::InnerBackend, D>(param.id) {
-            self.sums.push(squared_norm(grad));
-            self.owners.push(self.next);
-        }
-        self.next += 1;
-    }
+fn primitive<B: Backend>(moment: Tensor<B, 1>) -> FloatTensor<B> {
+    moment.into_primitive().tensor()
 }
 
-/// One-element tensors, read back at once.
-pub(crate) fn read<B: Backend>(sums: Vec<Tensor<B, 1>>) -> Vec<f64> {
-    if sums.is_empty() {
-        return Vec::new();
-    }
-    let all = Tensor::cat(sums, 0).into_data().convert::<f32>();
-    all.as_slice::<f32>().expect("norms are f32").iter().map(|&x| f64::from(x)).collect()
+/// Steps each parameter that has a gradient.
+struct Walk<'a, B: Backend, G: Iterator<Item = (usize, FloatTensor<B>)>> {
+    moments: Enumerate<IterMut<'a, Moments<B>>>,
+    /// Gradients with the index of their parameter, ascending.
+    grads: Peekable<G>,
+    /// The step, its bias corrections for parameters that took `steps` steps.
+    step: AdamwStep,
+    steps: u64,
+    leaf: Leaf,
 }
 
-struct Walk<'a, B: Backend> {
-    optimizer: &'a mut AdamW<B>,
-    grads: &'a mut GradientsParams,
-    next: usize,
-    lr: f64,
-    scale: f32,
-}
-
-impl<A: OpsAutodiffBackend> ModuleMapper<A> for Walk<'_, A::InnerBackend> {
+impl<A, G> ModuleMapper<A> for Walk<'_, A::InnerBackend, G>
+where
+    A: OpsAutodiffBackend,
+    G: Iterator<Item = (usize, FloatTensor<A::InnerBackend>)>,
+{
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
-        let index = self.next;
-        self.next += 1;
-        let Some(grad) = self.grads.remove::<A::InnerBackend, D>(param.id) else {
+        let (index, moments) = self.moments.next().expect("moments for every parameter");
+        let Some((_, grad)) = self.grads.next_if(|&(owner, _)| owner == index) else {
             return param;
         };
-        let config = &self.optimizer.config;
-        let moments = &mut self.optimizer.moments[index];
         moments.steps += 1;
-        let bias_correction = |beta: f32| (1.0 - f64::from(beta).powf(moments.steps as f64)) as f32;
-        let step = AdamwStep {
-            lr: self.lr as f32,
-            beta1: config.beta1,
-            beta2: config.beta2,
-            eps: config.eps,
-            weight_decay: config.weight_decay,
-            grad_scale: self.scale,
-            bias_correction1: bias_correction(config.beta1),
-            bias_correction2: bias_correction(config.beta2),
-        };
-        let (id, tensor, mapper) = param.consume();
-        let (shape, tracked) = (tensor.shape(), tensor.is_require_grad());
-        let elements = shape.num_elements();
-        let device = tensor.device();
-        let take = |t: &mut Tensor<A::InnerBackend, 1>| std::mem::replace(t, Tensor::empty([0], &device));
-        let (first, second) = (take(&mut moments.first), take(&mut moments.second));
-        let (value, first, second) =
-            adamw_step(tensor.inner().reshape([elements]), grad.reshape([elements]), first, second, &step);
-        (moments.first, moments.second) = (first, second);
-        let tensor = Tensor::from_inner(value.reshape(shape));
-        Param::from_mapped_value(id, if tracked { tensor.require_grad() } else { tensor }, mapper)
+        if moments.steps != self.steps {
+            let correction = |beta: f32| (1.0 - f64::from(beta).powf(moments.steps as f64)) as f32;
+            self.steps = moments.steps;
+            self.step.bias_correction1 = correction(self.step.beta1);
+            self.step.bias_correction2 = correction(self.step.beta2);
+        }
+        let (id, value, mapper) = param.consume();
+        let value = adamw_leaf(value, grad, [&mut moments.first, &mut moments.second], &self.step, self.leaf);
+        Param::from_mapped_value(id, value, mapper)
     }
 }

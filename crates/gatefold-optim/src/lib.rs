@@ -5,10 +5,12 @@
 
 mod adamw;
 mod config;
+mod gradients;
 mod parameters;
 #[cfg(feature = "chaos")]
 pub mod probe;
 
 pub use adamw::{AdamW, Step};
 pub use config::OptimizerConfig;
+pub use gradients::Gradients;
 pub use parameters::{NamedTensor, ParameterError, count, export, first_non_finite, import};

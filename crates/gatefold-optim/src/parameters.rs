@@ -1,11 +1,9 @@
 //! A module's parameters as named data: what checkpoints hold and hashes cover.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData, backend::Backend};
-use gatefold_ops::{OpsAutodiffBackend, squared_norm};
+use burn::tensor::{Tensor, TensorData, backend::Backend, ops::FloatTensor};
+use gatefold_ops::{OpsAutodiffBackend, squared_norms};
 use thiserror::Error;
-
-use crate::adamw::read;
 
 /// One tensor by its path in the module, e.g. `actor_trunk.layers.0.weight`.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,7 +138,7 @@ pub fn first_non_finite<B: OpsAutodiffBackend, M: Module<B>>(module: &M) -> Opti
     struct Norms<B: OpsAutodiffBackend> {
         path: Path,
         names: Option<Vec<String>>,
-        sums: Vec<Tensor<B::InnerBackend, 1>>,
+        values: Vec<FloatTensor<B::InnerBackend>>,
     }
     impl<B: OpsAutodiffBackend> ModuleVisitor<B> for Norms<B> {
         fn enter_module(&mut self, name: &str, _: &str) {
@@ -152,16 +150,16 @@ pub fn first_non_finite<B: OpsAutodiffBackend, M: Module<B>>(module: &M) -> Opti
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
             match &mut self.names {
                 Some(names) => names.push(self.path.name()),
-                None => self.sums.push(squared_norm(param.val().inner())),
+                None => self.values.push(param.val().inner().into_primitive().tensor()),
             }
         }
     }
     let visit = |names| {
-        let mut visitor = Norms::<B> { path: Path::default(), names, sums: Vec::new() };
+        let mut visitor = Norms::<B> { path: Path::default(), names, values: Vec::new() };
         module.visit(&mut visitor);
         visitor
     };
-    let squares = read(visit(None).sums);
+    let squares = squared_norms::<B::InnerBackend>(&visit(None).values);
     let at = squares.iter().position(|x| !x.is_finite())?;
     let names = visit(Some(Vec::new())).names.expect("given above");
     Some((names[at].clone(), squares[at].sqrt()))

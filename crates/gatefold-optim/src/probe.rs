@@ -1,41 +1,42 @@
 //! Sites of gradients and parameters for an installed probe: `gradient/<path>`, `parameter/<path>`.
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor};
 use gatefold_ops::{OpsAutodiffBackend, OpsBackend, probe};
 
+use crate::Gradients;
 use crate::parameters::Path;
 
 /// The gradients after the probe.
-pub fn gradients<B, M>(module: &M, grads: GradientsParams) -> GradientsParams
+pub fn gradients<B, M>(module: &M, grads: Gradients<B::InnerBackend>) -> Gradients<B::InnerBackend>
 where
     B: OpsAutodiffBackend,
     M: AutodiffModule<B>,
 {
-    struct Gradients {
+    struct Sites<B: Backend> {
         path: Path,
-        grads: GradientsParams,
+        before: std::vec::IntoIter<Option<FloatTensor<B>>>,
+        each: Vec<Option<FloatTensor<B>>>,
     }
-    impl<B: OpsAutodiffBackend> ModuleVisitor<B> for Gradients {
+    impl<B: OpsAutodiffBackend> ModuleVisitor<B> for Sites<B::InnerBackend> {
         fn enter_module(&mut self, name: &str, _: &str) {
             self.path.enter(name);
         }
         fn exit_module(&mut self, _: &str, _: &str) {
             self.path.exit();
         }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<B, D>>) {
             let site = format!("gradient/{}", self.path.name());
-            if probe::wants(&site)
-                && let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id)
-            {
-                self.grads.register(param.id, probe::tensor(&site, grad));
-            }
+            let grad = self.before.next().flatten();
+            self.each.push(grad.map(|grad| {
+                let grad = Tensor::<B::InnerBackend, D>::from_primitive(TensorPrimitive::Float(grad));
+                probe::tensor(&site, grad).into_primitive().tensor()
+            }));
         }
     }
-    let mut visitor = Gradients { path: Path::default(), grads };
-    module.visit(&mut visitor);
-    visitor.grads
+    let mut sites = Sites { path: Path::default(), before: grads.each.into_iter(), each: Vec::new() };
+    module.visit(&mut sites);
+    Gradients { each: sites.each }
 }
 
 /// The parameters after the probe.

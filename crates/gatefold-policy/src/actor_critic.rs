@@ -154,9 +154,12 @@ impl<B: OpsBackend> ActorCritic<B> {
         skip: bool,
         wanted: &Wanted<B>,
     ) -> Evaluation<B> {
+        if let Some(head) = self.plain_head().filter(|_| !wanted.hidden) {
+            return self.run_plain(head, observation);
+        }
         let graph = self.encode_with(observation, wanted);
         let h_graph = graph.as_ref().map(|encoding| encoding.graph.clone());
-        let h_obs = self.actor_trunk.forward(observation.features.clone()); // [B, D]
+        let h_obs = self.encode_observation(observation); // [B, D]
         let h_obs = probe::tensor("activation/h_obs", h_obs);
         let gates = self.router.as_ref().map(|router| {
             let read =
@@ -188,7 +191,7 @@ impl<B: OpsBackend> ActorCritic<B> {
             second_values: second.map(|critic| {
                 probe::tensor("activation/second_values", second_value(critic, observation, &h_graph))
             }),
-            h_obs,
+            h_obs: Some(h_obs),
             gates,
             expert_logits: expert_logits.map(|logits| probe::tensor("activation/expert_logits", logits)),
             next_operator: self
@@ -199,6 +202,31 @@ impl<B: OpsBackend> ActorCritic<B> {
                 .map(|(head, h_graph)| init::apply_linear(head, h_graph, Activation::Identity))
                 .map(|logits| probe::tensor("activation/next_operator", logits)),
             graph,
+        }
+    }
+
+    /// The action head of a policy that is one MLP from observation to logits, in a process without a
+    /// probe, which would have to see what is inside.
+    fn plain_head(&self) -> Option<&Linear<B>> {
+        let no_parts = self.graph.is_none() && self.shared_expert.is_none();
+        match &self.head {
+            ActionHead::Linear(head) if no_parts && !probe::is_installed() => Some(head),
+            _ => None,
+        }
+    }
+
+    /// [`run`](Self::run) of such a policy: one operation for the actor, one for each critic.
+    fn run_plain(&self, head: &Linear<B>, observation: &Observation<B>) -> Evaluation<B> {
+        let second = self.second_critic.as_ref();
+        Evaluation {
+            logits: self.actor_trunk.forward_to(head, observation.features.clone()),
+            values: self.first_value(observation, &None),
+            second_values: second.map(|critic| second_value(critic, observation, &None)),
+            h_obs: None,
+            gates: None,
+            expert_logits: None,
+            next_operator: None,
+            graph: None,
         }
     }
 
@@ -240,8 +268,12 @@ impl<B: OpsBackend> ActorCritic<B> {
     }
 
     fn first_value(&self, observation: &Observation<B>, h_graph: &Option<Tensor<B, 2>>) -> Tensor<B, 1> {
-        let h = self.critic_trunk.forward(observation.features.clone());
-        value(&self.value, probe::tensor("activation/critic_trunk", h), h_graph)
+        value("activation/critic_trunk", &self.critic_trunk, &self.value, observation, h_graph)
+    }
+
+    /// The actor's encoding of the observation `[B, D]`.
+    pub fn encode_observation(&self, observation: &Observation<B>) -> Tensor<B, 2> {
+        self.actor_trunk.forward(observation.features.clone())
     }
 
     /// V of a batch of observations `[B]`, without the actor; of two critics, the smaller.
@@ -293,7 +325,7 @@ impl<B: OpsBackend> ActorCritic<B> {
         let read = if self.router_reads_observation {
             observation.features.clone()
         } else {
-            self.actor_trunk.forward(observation.features.clone())
+            self.encode_observation(observation)
         };
         Some(join(read, &h_graph))
     }
@@ -362,12 +394,22 @@ fn second_value<B: OpsBackend>(
     observation: &Observation<B>,
     h_graph: &Option<Tensor<B, 2>>,
 ) -> Tensor<B, 1> {
-    let h = critic.trunk.forward(observation.features.clone());
-    value(&critic.head, probe::tensor("activation/second_critic_trunk", h), h_graph)
+    value("activation/second_critic_trunk", &critic.trunk, &critic.head, observation, h_graph)
 }
 
-/// A value head on `[h ; h_graph]`, as `[B]`.
-fn value<B: OpsBackend>(head: &Linear<B>, h: Tensor<B, 2>, h_graph: &Option<Tensor<B, 2>>) -> Tensor<B, 1> {
+/// V `[B]` by a trunk, whose results pass `site`, and a head on `[h ; h_graph]`.
+fn value<B: OpsBackend>(
+    site: &str,
+    trunk: &Mlp<B>,
+    head: &Linear<B>,
+    observation: &Observation<B>,
+    h_graph: &Option<Tensor<B, 2>>,
+) -> Tensor<B, 1> {
+    let features = observation.features.clone();
+    if h_graph.is_none() && !probe::is_installed() {
+        return trunk.forward_to_value(head, features);
+    }
+    let h = probe::tensor(site, trunk.forward(features));
     let values = init::apply_linear(head, join(h, h_graph), Activation::Identity);
     let [rows, _] = values.dims();
     values.reshape([rows])

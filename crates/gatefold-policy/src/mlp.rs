@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, backend::Backend};
-use gatefold_ops::{Activation, OpsBackend, init};
+use gatefold_ops::{Activation, MlpLayer, OpsBackend, init, mlp, mlp_column};
 use rand::Rng;
 
 use crate::Nonlinearity;
@@ -35,11 +35,26 @@ impl<B: OpsBackend> Mlp<B> {
     }
 
     /// `[B, input]` to `[B, last width]`.
-    pub fn forward(&self, mut x: Tensor<B, 2>) -> Tensor<B, 2> {
-        for layer in &self.layers {
-            x = init::apply_linear(layer, x, self.activation.into());
-        }
-        x
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        mlp(x, self.hidden().collect())
+    }
+
+    /// The same and a linear layer on top of it, as one operation: `[B, input]` to `[B, head's outputs]`.
+    pub fn forward_to(&self, head: &Linear<B>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        mlp(x, self.with(head))
+    }
+
+    /// [`forward_to`](Self::forward_to) a head with one output, as `[B]`.
+    pub fn forward_to_value(&self, head: &Linear<B>, x: Tensor<B, 2>) -> Tensor<B, 1> {
+        mlp_column(x, self.with(head))
+    }
+
+    fn hidden(&self) -> impl Iterator<Item = MlpLayer<B>> {
+        self.layers.iter().map(|layer| init::mlp_layer(layer, self.activation.into()))
+    }
+
+    fn with(&self, head: &Linear<B>) -> Vec<MlpLayer<B>> {
+        self.hidden().chain([init::mlp_layer(head, Activation::Identity)]).collect()
     }
 }
 

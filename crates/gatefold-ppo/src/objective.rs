@@ -91,6 +91,11 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         if looks { self.learner.losses.compared_rows } else { 0 }
     }
 
+    /// Whether a loss looks at the actor's encoding of the observation.
+    pub(crate) fn reads_encoding(&self) -> bool {
+        self.plan.coefficients.pet != 0.0 && self.learner.losses.pet_on == PetTarget::HObs
+    }
+
     /// Whether comparing experts makes sense: with two actions centred logits are always collinear.
     fn compares_experts(&self) -> bool {
         self.learner.experts.len() >= 2 && self.learner.spec.num_actions() > 2
@@ -219,7 +224,7 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
             terms.add(names::LOSSES_NEXT_OPERATOR, c.next_operator, term);
         }
         let moved = match self.learner.losses.pet_on {
-            PetTarget::HObs => Some(evaluation.h_obs.clone()),
+            PetTarget::HObs => evaluation.h_obs.clone(),
             PetTarget::Gates => evaluation.gates.as_ref().map(|gates| gates.alpha.clone()),
         };
         if let Some(moved) = moved.filter(|_| c.pet != 0.0) {

@@ -1,11 +1,11 @@
 //! The PPO update: epochs of minibatches of one evaluation, one loss, one optimizer step.
 
-use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
 use gatefold_curriculum::Plan;
 use gatefold_env::{EnvSpec, Purpose, StreamRng, sibling};
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
-use gatefold_ops::{OpsAutodiffBackend, ppo_stats, probe};
-use gatefold_optim::{AdamW, first_non_finite};
+use gatefold_ops::{Leaf, OpsAutodiffBackend, first_non_finite, ppo_stats, probe};
+use gatefold_optim::{AdamW, Gradients};
 use gatefold_policy::{ActorCritic, Evaluation, RoutingInput, Wanted};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -111,6 +111,7 @@ impl Learner {
                     gather::<B>(batch, &minibatch.rows, &self.spec, &self.ppo, device);
                 let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
                 let wanted = Wanted {
+                    hidden: objective.reads_encoding(),
                     predicted: plan.coefficients.next_operator != 0.0,
                     compared: objective.compared_rows(),
                     attended: objective.attended_rows(&policy),
@@ -119,16 +120,19 @@ impl Learner {
                 let evaluation = policy.evaluate_with(&observation, input, &wanted);
                 let terms = objective.terms(&evaluation, &observation, data, &minibatch);
                 let value = f64::from(to_host(terms.loss.clone())[0]);
-                check(&at, &evaluation, &terms, value)?;
+                let h_obs = || policy.encode_observation(&observation);
+                check(&at, &evaluation, h_obs, &terms, value)?;
                 let statistics =
                     first.is_none().then(|| objective.statistics(&evaluation, &observation, &minibatch));
+                // Such an evaluation consists of our own operations, which hold their inputs.
+                let leaf = if evaluation.is_plain() { Leaf::Kept } else { Leaf::New };
                 drop(evaluation);
 
-                let grads = GradientsParams::from_grads(terms.loss.backward(), &policy);
+                let grads = Gradients::of::<B, _>(&policy, terms.loss.backward());
                 #[cfg(feature = "chaos")]
                 let grads = gatefold_optim::probe::gradients::<B, _>(&policy, grads);
                 let lr = plan.learning_rate.at(*optimizer_steps);
-                let (stepped, step) = optimizer.step::<B, _>(policy, grads, lr, self.ppo.max_grad_norm);
+                let (stepped, step) = optimizer.step::<B, _>(policy, grads, lr, self.ppo.max_grad_norm, leaf);
                 policy = stepped;
                 if !step.grad_norm.is_finite() {
                     let (path, norm) = step.largest;
@@ -191,34 +195,38 @@ fn non_finite(at: &Place, what: impl Into<String>, value: f64) -> UpdateError {
     UpdateError::NonFinite { epoch, minibatch, what: what.into(), value, rows: rows.clone() }
 }
 
+fn first_bad<B: OpsAutodiffBackend, const D: usize>(t: &Tensor<B, D>) -> Option<f64> {
+    first_non_finite(t).map(f64::from)
+}
+
 /// Fails if the loss or a raw logit is not finite, and names the first tensor that is not.
 ///
 /// Logits are looked at before the mask, which would hide a NaN of a forbidden action.
 fn check<B: OpsAutodiffBackend>(
     at: &Place,
     evaluation: &Evaluation<B>,
+    h_obs: impl FnOnce() -> Tensor<B, 2>,
     terms: &Terms<B>,
     loss: f64,
 ) -> Result<(), UpdateError> {
-    let bad = |values: Vec<f32>| values.into_iter().find(|x| !x.is_finite()).map(f64::from);
-    let finite = |logits: Option<Vec<f32>>| logits.and_then(bad).is_none();
     let all_finite = loss.is_finite()
-        && finite(Some(to_host(evaluation.logits.clone())))
-        && finite(evaluation.expert_logits.clone().map(to_host));
+        && first_bad(&evaluation.logits).is_none()
+        && evaluation.expert_logits.as_ref().and_then(first_bad).is_none();
     if all_finite {
         return Ok(());
     }
     let gates = evaluation.gates.as_ref();
+    let h_obs = evaluation.h_obs.clone().unwrap_or_else(h_obs);
     let tensors = [
-        ("h_graph", evaluation.graph.as_ref().map(|graph| to_host(graph.graph.clone()))),
-        ("h_obs", Some(to_host(evaluation.h_obs.clone()))),
-        ("the router's logits", gates.map(|gates| to_host(gates.logits.clone()))),
-        ("the gates", gates.map(|gates| to_host(gates.alpha.clone()))),
-        ("the experts' logits", evaluation.expert_logits.clone().map(to_host)),
-        ("the action logits", Some(to_host(evaluation.logits.clone()))),
-        ("the critic's values", Some(to_host(evaluation.values.clone()))),
+        ("h_graph", evaluation.graph.as_ref().and_then(|graph| first_bad(&graph.graph))),
+        ("h_obs", first_bad(&h_obs)),
+        ("the router's logits", gates.and_then(|gates| first_bad(&gates.logits))),
+        ("the gates", gates.and_then(|gates| first_bad(&gates.alpha))),
+        ("the experts' logits", evaluation.expert_logits.as_ref().and_then(first_bad)),
+        ("the action logits", first_bad(&evaluation.logits)),
+        ("the critic's values", first_bad(&evaluation.values)),
     ];
-    let tensor = tensors.into_iter().find_map(|(what, values)| Some((what, bad(values?)?)));
+    let tensor = tensors.into_iter().find_map(|(what, value)| Some((what, value?)));
     let (what, value) = tensor.or_else(|| terms.first_non_finite()).unwrap_or(("the loss", loss));
     Err(non_finite(at, what, value))
 }
@@ -229,7 +237,7 @@ fn check_state<B: OpsAutodiffBackend>(
     policy: &ActorCritic<B>,
     optimizer: &AdamW<B::InnerBackend>,
 ) -> Result<(), UpdateError> {
-    if let Some((path, norm)) = first_non_finite::<B, _>(policy) {
+    if let Some((path, norm)) = gatefold_optim::first_non_finite::<B, _>(policy) {
         return Err(non_finite(at, format!("the parameter {path}"), norm));
     }
     match optimizer.first_non_finite() {

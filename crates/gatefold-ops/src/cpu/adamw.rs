@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::{
     chunks::map_tasks,
-    flat::{floats, row_major, tensor, whole},
+    flat::{floats, make_whole, row_major},
     level::{mul_add, multiversion},
 };
 use crate::AdamwStep;
@@ -23,35 +23,36 @@ fn step_body<const FMA: bool>(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [
     let (keep1, keep2) = (1.0 - step.beta1, 1.0 - step.beta2);
     let decay = 1.0 - step.lr * step.weight_decay;
     let size = step.lr / step.bias_correction1;
-    let root = step.bias_correction2.sqrt();
+    let correction = 1.0 / step.bias_correction2;
     for i in 0..n {
         let gradient = g[i] * step.grad_scale;
         m[i] = mul_add::<FMA>(keep1, gradient - m[i], m[i]);
         v[i] = mul_add::<FMA>(step.beta2, v[i], keep2 * (gradient * gradient));
-        let denominator = v[i].sqrt() / root + step.eps;
+        let denominator = (v[i] * correction).sqrt() + step.eps;
         p[i] = mul_add::<FMA>(decay, p[i], -size * (m[i] / denominator));
     }
 }
 
-/// [`crate::adamw_step`] on Flex; a buffer with other handles is copied first.
-pub(super) fn step(
-    param: FlexTensor,
+/// [`crate::adamw_step`] on Flex, in place; a buffer with other handles is copied first.
+pub(super) fn step_in_place(
+    param: &mut FlexTensor,
     grad: FlexTensor,
-    m: FlexTensor,
-    v: FlexTensor,
+    m: &mut FlexTensor,
+    v: &mut FlexTensor,
     step: &AdamwStep,
-) -> (FlexTensor, FlexTensor, FlexTensor) {
+) {
     let grad = row_major(grad);
-    let (mut param, mut m, mut v) = (whole(param), whole(m), whole(v));
-    let tasks: Vec<_> = param
-        .storage_mut::<f32>()
-        .chunks_mut(CHUNK)
-        .zip(floats(&grad).chunks(CHUNK))
-        .zip(m.storage_mut::<f32>().chunks_mut(CHUNK).zip(v.storage_mut::<f32>().chunks_mut(CHUNK)))
-        .collect();
-    let flops = 16 * floats(&grad).len();
-    map_tasks(tasks, flops, |((p, g), (m, v))| step_chunk(p, g, m, v, step));
-    (param, m, v)
+    let g = floats(&grad);
+    for t in [&mut *param, m, v] {
+        make_whole(t);
+    }
+    let (p, m, v) = (param.storage_mut::<f32>(), m.storage_mut::<f32>(), v.storage_mut::<f32>());
+    if g.len() <= CHUNK {
+        return step_chunk(p, g, m, v, step);
+    }
+    let moments = m.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK));
+    let tasks: Vec<_> = p.chunks_mut(CHUNK).zip(g.chunks(CHUNK)).zip(moments).collect();
+    map_tasks(tasks, 16 * g.len(), |((p, g), (m, v))| step_chunk(p, g, m, v, step));
 }
 
 multiversion! {
@@ -75,10 +76,12 @@ fn squares_body<const FMA: bool>(g: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-/// [`crate::squared_norm`] on Flex.
-pub(super) fn squared_norm(g: FlexTensor) -> FlexTensor {
+/// The sum of squares.
+pub(super) fn sum_of_squares(g: FlexTensor) -> f64 {
     let g = row_major(g);
-    let tasks: Vec<_> = floats(&g).chunks(CHUNK).collect();
-    let parts = map_tasks(tasks, 2 * floats(&g).len(), squares);
-    tensor(vec![parts.iter().sum::<f64>() as f32], [1])
+    let g = floats(&g);
+    if g.len() <= CHUNK {
+        return squares(g);
+    }
+    map_tasks(g.chunks(CHUNK).collect(), 2 * g.len(), squares).iter().sum()
 }

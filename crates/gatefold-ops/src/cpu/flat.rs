@@ -42,11 +42,13 @@ pub(crate) fn wrap<B: Backend, const D: usize>(p: FloatTensor<B>) -> Tensor<B, D
     Tensor::from_primitive(TensorPrimitive::Float(p))
 }
 
-/// The tensor as the only view of its buffer, so that writing the buffer writes the tensor; copies
-/// a view of part of a buffer.
-pub(crate) fn whole(t: FlexTensor) -> FlexTensor {
+/// Makes the tensor the only view of its buffer, so that writing the buffer writes the tensor; copies a
+/// view of part of a buffer.
+pub(crate) fn make_whole(t: &mut FlexTensor) {
     let covers = t.layout().start_offset() == 0 && t.bytes().len() == 4 * t.layout().num_elements();
-    if covers && t.is_contiguous() { t } else { t.to_contiguous() }
+    if !(covers && t.is_contiguous()) {
+        *t = t.to_contiguous();
+    }
 }
 
 /// The elements of an integer tensor as indices. Panics on a negative one.

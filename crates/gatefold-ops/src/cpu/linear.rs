@@ -18,12 +18,12 @@ use super::{
     level::{level, mul_add, multiversion},
     math::{add_scaled, tanh_in_place},
     scratch::Scratch,
-    sgemm::{Init, Matrix, Panels, gemm},
+    sgemm::{Init, Matrix, Panels, gemm, is_narrow, narrow},
 };
 use crate::Activation;
 
 /// Rows per chunk; the parts of a weight gradient belong to these chunks.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 
 /// Up to so many rows a weight gradient is a sum of outer products.
 const FEW_ROWS: usize = 4;
@@ -39,29 +39,35 @@ pub(super) fn activate(act: Activation, y: &mut [f32]) {
 }
 
 multiversion! {
-    /// `dz = g * act'`, with the derivative expressed by the result `y`, and `bias += sum of rows of dz`.
-    fn activation_gradient(act: Activation, y: &[f32], g: &[f32], dz: &mut [f32], bias: &mut [f32]) = gradient_body
+    /// `dz *= act'`, with the derivative expressed by the result `y`, and `bias += sum of rows of dz`.
+    pub(super) fn activation_gradient(act: Activation, y: &[f32], dz: &mut [f32], bias: &mut [f32]) = gradient_body
 }
 
 #[inline(always)]
-fn gradient_body<const FMA: bool>(act: Activation, y: &[f32], g: &[f32], dz: &mut [f32], bias: &mut [f32]) {
+fn gradient_body<const FMA: bool>(act: Activation, y: &[f32], dz: &mut [f32], bias: &mut [f32]) {
     let n = bias.len();
-    for ((y, g), dz) in y.chunks_exact(n).zip(g.chunks_exact(n)).zip(dz.chunks_exact_mut(n)) {
+    if n == 0 {
+        return;
+    }
+    for (y, dz) in y.chunks_exact(n).zip(dz.chunks_exact_mut(n)) {
         match act {
-            Activation::Identity => dz.copy_from_slice(g),
+            Activation::Identity => {
+                for j in 0..n {
+                    bias[j] += dz[j];
+                }
+            }
             Activation::Tanh => {
                 for j in 0..n {
-                    dz[j] = g[j] * mul_add::<FMA>(-y[j], y[j], 1.0);
+                    dz[j] *= mul_add::<FMA>(-y[j], y[j], 1.0);
+                    bias[j] += dz[j];
                 }
             }
             Activation::Relu => {
                 for j in 0..n {
-                    dz[j] = if y[j] == 0.0 { 0.0 } else { g[j] };
+                    dz[j] = if y[j] == 0.0 { 0.0 } else { dz[j] };
+                    bias[j] += dz[j];
                 }
             }
-        }
-        for j in 0..n {
-            bias[j] += dz[j];
         }
     }
 }
@@ -82,7 +88,7 @@ fn add_rows_body<const FMA: bool>(g: &[f32], bias: &mut [f32]) {
 }
 
 multiversion! {
-    /// `d_weight = x^T dz` for a few rows, with the bits of the matrix product: one row of the result
+    /// `d_weight += x^T dz` for a few rows, with the bits of the matrix product: one row of the result
     /// at a time, because for short sums a tile costs more to start than to compute.
     fn outer_products(x: &[f32], dz: &[f32], d_weight: &mut [f32], outputs: usize) = outer_body
 }
@@ -91,10 +97,28 @@ multiversion! {
 fn outer_body<const FMA: bool>(x: &[f32], dz: &[f32], d_weight: &mut [f32], outputs: usize) {
     let inputs = d_weight.len() / outputs;
     for (i, row) in d_weight.chunks_exact_mut(outputs).enumerate() {
-        row.fill(0.0);
         for (x, dz) in x.chunks_exact(inputs).zip(dz.chunks_exact(outputs)) {
             add_scaled::<FMA>(row, x[i], dz);
         }
+    }
+}
+
+/// `d_weight += x^T dz`, `[I, O]`, of `[R, I]` and `[R, O]`.
+pub(super) fn add_weight_gradient(
+    x: &[f32],
+    dz: &[f32],
+    d_weight: &mut [f32],
+    [rows, inputs, outputs]: [usize; 3],
+) {
+    if rows <= FEW_ROWS {
+        outer_products(x, dz, d_weight, outputs);
+        return;
+    }
+    let (x, dz) = (Matrix::new(x, rows, inputs), Matrix::new(dz, rows, outputs));
+    if is_narrow(inputs, outputs) {
+        narrow(level(), x.t(), dz, Init::Held, d_weight);
+    } else {
+        gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Held, d_weight, |_| {});
     }
 }
 
@@ -107,16 +131,23 @@ pub(super) fn forward(
     act: Activation,
     y: &mut [f32],
 ) {
-    let panels = Panels::new(Matrix::new(weight, inputs, outputs), rows);
     if rows == 0 || outputs == 0 {
         return;
     }
+    let weight = Matrix::new(weight, inputs, outputs);
+    let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows));
     let tasks: Vec<_> = y.chunks_mut(CHUNK * outputs).enumerate().collect();
     map_tasks(tasks, 2 * rows * inputs * outputs, |(chunk, y)| {
         let first = chunk * CHUNK;
         let count = y.len() / outputs;
         let x = Matrix::new(&x[first * inputs..(first + count) * inputs], count, inputs);
-        gemm(level(), x, &panels, Init::Row(bias), y, |y| activate(act, y));
+        match &panels {
+            Some(panels) => gemm(level(), x, panels, Init::Row(bias), y, |y| activate(act, y)),
+            None => {
+                narrow(level(), x, weight, Init::Row(bias), y);
+                activate(act, y);
+            }
+        }
     });
 }
 
@@ -195,20 +226,16 @@ pub(super) fn backward_into(
             g
         } else {
             buffer = Scratch::new(count * outputs);
-            if outputs > 0 {
-                activation_gradient(act, y, g, &mut buffer, bias);
-            }
+            buffer.copy_from_slice(g);
+            activation_gradient(act, y, &mut buffer, bias);
             &buffer
         };
         if let Some(panels) = &panels {
             gemm(level(), Matrix::new(dz, count, outputs), panels, Init::Zero, input, |_| {});
         }
-        let x = &x[first * inputs..end * inputs];
-        if wants_weight && count <= FEW_ROWS {
-            outer_products(x, dz, d_weight, outputs);
-        } else if wants_weight {
-            let (x, dz) = (Matrix::new(x, count, inputs), Matrix::new(dz, count, outputs));
-            gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Zero, d_weight, |_| {});
+        if wants_weight {
+            let x = &x[first * inputs..end * inputs];
+            add_weight_gradient(x, dz, d_weight, [count, inputs, outputs]);
         }
     };
     if rows <= CHUNK {
@@ -309,7 +336,7 @@ mod tests {
         };
         for (rows, inputs, outputs) in [(1, 5, 3), (2, 17, 40), (4, 64, 33)] {
             let (x, dz) = (numbers(rows * inputs, 0.3), numbers(rows * outputs, 1.1));
-            let mut few = vec![f32::NAN; inputs * outputs];
+            let mut few = vec![0.0; inputs * outputs];
             outer_products(&x, &dz, &mut few, outputs);
             let mut product = vec![f32::NAN; inputs * outputs];
             let (x, dz) = (Matrix::new(&x, rows, inputs), Matrix::new(&dz, rows, outputs));

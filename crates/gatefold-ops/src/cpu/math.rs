@@ -1,33 +1,23 @@
-//! Vectorised tanh and exp.
+//! Vectorised tanh, exp and ln.
 //!
 //! Each is one `#[inline(always)]` function of one number, written so that a plain loop over it
 //! vectorises. The bits of a result do not depend on where in a slice its input stands.
 
 use super::level::{mul_add, multiversion};
 
-/// tanh as a ratio of polynomials (the minimax fit of Eigen's `ptanh`); never outside [-1, 1].
-/// Error against `f64` over every 61st float: 4.3 ulp with `FMA`, 6.3 without.
+/// tanh as `x P(x^2) / Q(x^2)`, a minimax fit of relative error 2e-8; never outside [-1, 1], and exactly +-1
+/// from 9.02 on. Error against `f64` over every 61st float: 5.4 ulp with `FMA`, 5.9 without, nearly all of it
+/// from rounding.
 #[inline(always)]
 pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
-    const NUMERATOR: [f32; 7] = [
-        -2.760_768_5e-16,
-        2.000_188e-13,
-        -8.604_672e-11,
-        5.122_297e-8,
-        1.485_722_4e-5,
-        6.372_619e-4,
-        4.893_524_6e-3,
-    ];
-    const DENOMINATOR: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
-    let c = x.clamp(-7.905_311, 7.905_311); // keeps a NaN
-    let x2 = c * c;
-    let polynomial = |coefficients: &[f32]| {
-        coefficients[1..].iter().fold(coefficients[0], |p, &a| mul_add::<FMA>(p, x2, a))
+    const P: [f32; 5] = [1.396_182_4e-8, 2.104_356_8e-5, 3.521_926_7e-3, 1.340_320_6e-1, 1.0];
+    const Q: [f32; 5] = [8.023_787_4e-7, 3.328_737_5e-4, 2.597_718e-2, 4.673_653e-1, 1.0];
+    let c = x.clamp(-9.02, 9.02); // keeps a NaN
+    let square = c * c;
+    let polynomial = |coefficients: &[f32; 5]| {
+        coefficients[1..].iter().fold(coefficients[0], |p, &a| mul_add::<FMA>(p, square, a))
     };
-    let ratio = c * polynomial(&NUMERATOR) / polynomial(&DENOMINATOR);
-    let y = ratio.clamp(-1.0, 1.0);
-    let y = if x.abs() < 4e-4 { x } else { y };
-    if x.abs() > 9.02 { 1f32.copysign(x) } else { y } // rounds to 1 from here on
+    (c * (polynomial(&P) / polynomial(&Q))).clamp(-1.0, 1.0)
 }
 
 /// exp by splitting off a power of two; exactly 0 below -87.3 and for `-inf`, `inf` above 88.7.
@@ -51,6 +41,37 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let y = p * power(half) * power(n.wrapping_sub(half));
     let y = if x < -87.33655 { 0.0 } else { y };
     if x > 88.72284 { f32::INFINITY } else { y }
+}
+
+/// ln by splitting off a power of two, with the polynomial of Cephes' `logf`; -inf of 0, NaN below.
+/// Error against `f64` over every 61st normal float: 1.0 ulp.
+#[inline(always)]
+pub(crate) fn ln<const FMA: bool>(x: f32) -> f32 {
+    const POLYNOMIAL: [f32; 9] = [
+        7.037_683_6e-2,
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_7e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ];
+    const ROOT: u32 = 0x3f35_04f3; // sqrt(1/2)
+    // x = m 2^n with m in [sqrt(1/2), sqrt(2))
+    let above = x.to_bits().wrapping_sub(ROOT);
+    let n = (above as i32) >> 23;
+    let m = f32::from_bits(x.to_bits().wrapping_sub((n << 23) as u32));
+    let (n, r) = (n as f32, m - 1.0);
+    let p = POLYNOMIAL[1..].iter().fold(POLYNOMIAL[0], |p, &a| mul_add::<FMA>(p, r, a));
+    let square = r * r;
+    let y = mul_add::<FMA>(n, -2.121_944_4e-4, p * r * square);
+    let y = mul_add::<FMA>(-0.5, square, y);
+    let y = mul_add::<FMA>(n, 0.693_359_4, r + y);
+    let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
+    let y = if x == f32::INFINITY { x } else { y };
+    if x >= 0.0 { y } else { f32::NAN }
 }
 
 multiversion! {
@@ -145,6 +166,21 @@ mod tests {
         for f in [exp::<true>, exp::<false>] {
             let error = worst(f, f64::exp, 89.0, normal);
             assert!(error < 1.1, "{error} ulp");
+        }
+    }
+
+    #[test]
+    fn ln_stays_within_its_stated_error_with_and_without_fma() {
+        for f in [ln::<true>, ln::<false>] {
+            let worst = (f32::MIN_POSITIVE.to_bits()..f32::MAX.to_bits())
+                .step_by(2503)
+                .map(f32::from_bits)
+                .chain((0..5000).map(|i| 1.0 + i as f32 * 4e-4))
+                .map(|x| ulp(f(x), f64::from(x).ln()))
+                .fold(0.0, f64::max);
+            assert!(worst < 1.1, "{worst} ulp");
+            assert!(f(f32::NAN).is_nan() && f(-1.0).is_nan() && f(f32::NEG_INFINITY).is_nan());
+            assert_eq!((f(0.0), f(1.0), f(f32::INFINITY)), (f32::NEG_INFINITY, 0.0, f32::INFINITY));
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Every kernel computes, for each element of the tile on its own, `c = init; c += a_k * b_k` for
 //! ascending k and nothing else. So an element's bits depend neither on the size of the tile nor on
-//! its place in it, and the fused levels agree with each other.
+//! its place in it, and the fused levels agree with each other. One call computes several tiles, one below
+//! the other: between calls the multipliers would wait for the last sums of a tile.
 
 #![allow(unsafe_code)]
 
@@ -11,9 +12,11 @@ use super::level::Level;
 /// Columns of one panel of B.
 pub(crate) const PANEL: usize = 16;
 
-/// One tile: `rows` rows of A times `panels` neighbouring panels of B.
+/// Tiles one below the other, each some rows of A times some neighbouring panels of B.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
+    /// How many tiles.
+    pub(crate) count: usize,
     /// Length of the sums.
     pub(crate) k: usize,
     /// First element of A, with its strides.
@@ -45,11 +48,24 @@ pub(crate) fn shapes(level: Level) -> &'static [(usize, usize)] {
     }
 }
 
-/// Computes one tile: a height of the level's [`shapes`], and its panels or one.
+impl Tile {
+    /// The tile below one of `rows` rows. Pointers may wrap past the last one, where nothing is read.
+    #[inline(always)]
+    fn below(self, rows: usize) -> Self {
+        Self {
+            a: self.a.wrapping_add(rows * self.a_row),
+            init: self.init.wrapping_add(rows * self.init_row),
+            c: self.c.wrapping_add(rows * self.c_row),
+            ..self
+        }
+    }
+}
+
+/// Computes tiles of a height of the level's [`shapes`], and its panels or one.
 ///
 /// # Safety
-/// The machine has the level's features; all pointers are valid for the tile's rows, panels of
-/// `PANEL` columns and k; C does not overlap A and B.
+/// The machine has the level's features; all pointers are valid for the tiles' rows, panels of
+/// `PANEL` columns and k; C does not overlap A and B, and init only as C itself.
 pub(crate) unsafe fn run(level: Level, shape: (usize, usize), tile: Tile) {
     // SAFETY: passed on from the caller.
     unsafe {
@@ -90,25 +106,28 @@ pub(crate) unsafe fn run(level: Level, shape: (usize, usize), tile: Tile) {
 
 /// # Safety
 /// As [`run`].
-unsafe fn portable<const ROWS: usize>(t: Tile) {
-    let mut sums = [[0.0f32; PANEL]; ROWS];
-    // SAFETY: the caller vouches for all pointers.
-    unsafe {
-        for (r, row) in sums.iter_mut().enumerate() {
-            *row = t.init.add(r * t.init_row).cast::<[f32; PANEL]>().read();
-        }
-        for k in 0..t.k {
-            let b = t.b.add(k * t.b_row).cast::<[f32; PANEL]>().read();
+unsafe fn portable<const ROWS: usize>(mut t: Tile) {
+    for _ in 0..t.count {
+        let mut sums = [[0.0f32; PANEL]; ROWS];
+        // SAFETY: the caller vouches for all pointers.
+        unsafe {
             for (r, row) in sums.iter_mut().enumerate() {
-                let a = *t.a.add(r * t.a_row + k * t.a_col);
-                for j in 0..PANEL {
-                    row[j] += a * b[j];
+                *row = t.init.add(r * t.init_row).cast::<[f32; PANEL]>().read();
+            }
+            for k in 0..t.k {
+                let b = t.b.add(k * t.b_row).cast::<[f32; PANEL]>().read();
+                for (r, row) in sums.iter_mut().enumerate() {
+                    let a = *t.a.add(r * t.a_row + k * t.a_col);
+                    for j in 0..PANEL {
+                        row[j] += a * b[j];
+                    }
                 }
             }
+            for (r, row) in sums.iter().enumerate() {
+                t.c.add(r * t.c_row).cast::<[f32; PANEL]>().write(*row);
+            }
         }
-        for (r, row) in sums.iter().enumerate() {
-            t.c.add(r * t.c_row).cast::<[f32; PANEL]>().write(*row);
-        }
+        t = t.below(ROWS);
     }
 }
 
@@ -118,78 +137,103 @@ mod x86 {
 
     use super::{PANEL, Tile};
 
+    /// Steps of k between two jumps: a loop of many short rounds ends in a mispredicted one.
+    const UNROLL: usize = 4;
+
     /// # Safety
     /// As [`super::run`].
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2<const ROWS: usize, const PANELS: usize>(t: Tile) {
-        let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
-        // SAFETY: the caller vouches for all pointers.
-        unsafe {
-            for r in 0..ROWS {
-                for p in 0..PANELS {
-                    let init = t.init.add(r * t.init_row + p * PANEL);
-                    sums[r][p] = [_mm256_loadu_ps(init), _mm256_loadu_ps(init.add(8))];
-                }
-            }
-            let (mut a, mut b) = (t.a, t.b);
-            for _ in 0..t.k {
-                let mut row = [[_mm256_setzero_ps(); 2]; PANELS];
-                for p in 0..PANELS {
-                    let b = b.add(p * t.b_panel);
-                    row[p] = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
-                }
+    pub(super) unsafe fn avx2<const ROWS: usize, const PANELS: usize>(mut t: Tile) {
+        for _ in 0..t.count {
+            let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
+            // SAFETY: the caller vouches for all pointers.
+            unsafe {
                 for r in 0..ROWS {
-                    let x = _mm256_broadcast_ss(&*a.add(r * t.a_row));
                     for p in 0..PANELS {
-                        sums[r][p][0] = _mm256_fmadd_ps(x, row[p][0], sums[r][p][0]);
-                        sums[r][p][1] = _mm256_fmadd_ps(x, row[p][1], sums[r][p][1]);
+                        let init = t.init.add(r * t.init_row + p * PANEL);
+                        sums[r][p] = [_mm256_loadu_ps(init), _mm256_loadu_ps(init.add(8))];
                     }
                 }
-                a = a.wrapping_add(t.a_col);
-                b = b.wrapping_add(t.b_row);
-            }
-            for r in 0..ROWS {
-                for p in 0..PANELS {
-                    let c = t.c.add(r * t.c_row + p * PANEL);
-                    _mm256_storeu_ps(c, sums[r][p][0]);
-                    _mm256_storeu_ps(c.add(8), sums[r][p][1]);
+                let (mut a, mut b) = (t.a, t.b);
+                let mut step = || {
+                    let mut row = [[_mm256_setzero_ps(); 2]; PANELS];
+                    for p in 0..PANELS {
+                        let b = b.add(p * t.b_panel);
+                        row[p] = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
+                    }
+                    for r in 0..ROWS {
+                        let x = _mm256_broadcast_ss(&*a.add(r * t.a_row));
+                        for p in 0..PANELS {
+                            sums[r][p][0] = _mm256_fmadd_ps(x, row[p][0], sums[r][p][0]);
+                            sums[r][p][1] = _mm256_fmadd_ps(x, row[p][1], sums[r][p][1]);
+                        }
+                    }
+                    a = a.wrapping_add(t.a_col);
+                    b = b.wrapping_add(t.b_row);
+                };
+                for _ in 0..t.k / UNROLL {
+                    for _ in 0..UNROLL {
+                        step();
+                    }
+                }
+                for _ in 0..t.k % UNROLL {
+                    step();
+                }
+                for r in 0..ROWS {
+                    for p in 0..PANELS {
+                        let c = t.c.add(r * t.c_row + p * PANEL);
+                        _mm256_storeu_ps(c, sums[r][p][0]);
+                        _mm256_storeu_ps(c.add(8), sums[r][p][1]);
+                    }
                 }
             }
+            t = t.below(ROWS);
         }
     }
 
     /// # Safety
     /// As [`super::run`].
     #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-    pub(super) unsafe fn avx512<const ROWS: usize, const PANELS: usize>(t: Tile) {
-        let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
-        // SAFETY: the caller vouches for all pointers.
-        unsafe {
-            for r in 0..ROWS {
-                for p in 0..PANELS {
-                    sums[r][p] = _mm512_loadu_ps(t.init.add(r * t.init_row + p * PANEL));
-                }
-            }
-            let (mut a, mut b) = (t.a, t.b);
-            for _ in 0..t.k {
-                let mut row = [_mm512_setzero_ps(); PANELS];
-                for p in 0..PANELS {
-                    row[p] = _mm512_loadu_ps(b.add(p * t.b_panel));
-                }
+    pub(super) unsafe fn avx512<const ROWS: usize, const PANELS: usize>(mut t: Tile) {
+        for _ in 0..t.count {
+            let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
+            // SAFETY: the caller vouches for all pointers.
+            unsafe {
                 for r in 0..ROWS {
-                    let x = _mm512_set1_ps(*a.add(r * t.a_row));
                     for p in 0..PANELS {
-                        sums[r][p] = _mm512_fmadd_ps(x, row[p], sums[r][p]);
+                        sums[r][p] = _mm512_loadu_ps(t.init.add(r * t.init_row + p * PANEL));
                     }
                 }
-                a = a.wrapping_add(t.a_col);
-                b = b.wrapping_add(t.b_row);
-            }
-            for r in 0..ROWS {
-                for p in 0..PANELS {
-                    _mm512_storeu_ps(t.c.add(r * t.c_row + p * PANEL), sums[r][p]);
+                let (mut a, mut b) = (t.a, t.b);
+                let mut step = || {
+                    let mut row = [_mm512_setzero_ps(); PANELS];
+                    for p in 0..PANELS {
+                        row[p] = _mm512_loadu_ps(b.add(p * t.b_panel));
+                    }
+                    for r in 0..ROWS {
+                        let x = _mm512_set1_ps(*a.add(r * t.a_row));
+                        for p in 0..PANELS {
+                            sums[r][p] = _mm512_fmadd_ps(x, row[p], sums[r][p]);
+                        }
+                    }
+                    a = a.wrapping_add(t.a_col);
+                    b = b.wrapping_add(t.b_row);
+                };
+                for _ in 0..t.k / UNROLL {
+                    for _ in 0..UNROLL {
+                        step();
+                    }
+                }
+                for _ in 0..t.k % UNROLL {
+                    step();
+                }
+                for r in 0..ROWS {
+                    for p in 0..PANELS {
+                        _mm512_storeu_ps(t.c.add(r * t.c_row + p * PANEL), sums[r][p]);
+                    }
                 }
             }
+            t = t.below(ROWS);
         }
     }
 }

@@ -14,51 +14,38 @@ use burn::tensor::Tensor;
 use super::{
     flat::{Tracked, dims, flags, floats, indices, row_major, tensor, unwrap, wrap},
     level::multiversion,
-    math::exp,
+    math::{exp, ln},
 };
 use crate::{PpoBatch, PpoLossConfig, ppo_stats};
 
-/// Log-softmax of one row over its allowed entries; `keep` gets each entry's `exp(z - max)`.
-/// Returns their sum. The one definition for rollouts on the host and for the loss.
-#[inline(always)]
-fn log_softmax<const FMA: bool>(
-    z: &[f32],
-    allowed: impl Fn(usize) -> bool,
-    log_probs: &mut [f32],
-    mut keep: impl FnMut(usize, f32),
-) -> f32 {
-    let mut max = f32::NEG_INFINITY;
-    for (a, &z) in z.iter().enumerate() {
-        if allowed(a) && z > max {
-            max = z;
-        }
-    }
-    let mut sum = 0.0;
-    for (a, &z) in z.iter().enumerate() {
-        log_probs[a] = if allowed(a) { z - max } else { f32::NEG_INFINITY };
-        let e = exp::<FMA>(log_probs[a]);
-        keep(a, e);
-        sum += e;
-    }
-    let log_sum = sum.ln();
-    for (a, log_prob) in log_probs.iter_mut().enumerate() {
-        if allowed(a) {
-            *log_prob -= log_sum;
-        }
-    }
-    sum
-}
+// B rows, A actions, L rows side by side in the lanes
+
+/// Rows that are computed side by side; the same number at every SIMD level.
+const LANES: usize = 16;
+
+/// One number for each of some rows.
+type Lane = [f32; LANES];
 
 multiversion! {
+    /// Log-softmax of one row over its allowed entries, for the host: with the bits that the loss has.
     pub(crate) fn log_softmax_row(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) = row_body
 }
 
 #[inline(always)]
 fn row_body<const FMA: bool>(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) {
-    match mask {
-        None => log_softmax::<FMA>(logits, |_| true, log_probs, |_, _| {}),
-        Some(mask) => log_softmax::<FMA>(logits, |a| mask[a], log_probs, |_, _| {}),
-    };
+    let mut max = f32::NEG_INFINITY;
+    for (a, &z) in logits.iter().enumerate() {
+        let z = if mask.is_none_or(|mask| mask[a]) { z } else { f32::NEG_INFINITY };
+        log_probs[a] = z;
+        max = if z > max { z } else { max };
+    }
+    let mut sum = 0.0;
+    for log_prob in log_probs.iter_mut() {
+        *log_prob -= max;
+        sum += exp::<FMA>(*log_prob);
+    }
+    let log_sum = ln::<FMA>(sum);
+    log_probs.iter_mut().for_each(|log_prob| *log_prob -= log_sum);
 }
 
 /// A minibatch as slices.
@@ -86,81 +73,174 @@ multiversion! {
     fn evaluate(rows: &Rows<'_>, config: &PpoLossConfig) -> Outcome = evaluate_body
 }
 
+/// Log-probabilities and probabilities of `LANES` rows, action by action.
+struct Head {
+    log_probs: Vec<Lane>,
+    probs: Vec<Lane>,
+    allowed: Vec<[bool; LANES]>,
+    entropy: Lane,
+    /// Whether a masked logit is NaN or infinite: it is never used, so what is wrong with it is noted.
+    poisoned: bool,
+}
+
+impl Head {
+    fn new(num_actions: usize) -> Self {
+        Self {
+            log_probs: vec![[0.0; LANES]; num_actions],
+            probs: vec![[0.0; LANES]; num_actions],
+            allowed: vec![[true; LANES]; num_actions],
+            entropy: [0.0; LANES],
+            poisoned: false,
+        }
+    }
+
+    /// Computes the rows of these indices.
+    #[inline(always)]
+    fn compute<const FMA: bool>(&mut self, rows: &Rows<'_>, of: &[usize; LANES]) {
+        let num_actions = rows.num_actions;
+        let Self { log_probs, probs, allowed, entropy, poisoned } = self;
+        for a in 0..num_actions {
+            for l in 0..LANES {
+                log_probs[a][l] = rows.logits[of[l] * num_actions + a];
+            }
+        }
+        if let Some(mask) = rows.mask {
+            for a in 0..num_actions {
+                for l in 0..LANES {
+                    allowed[a][l] = mask[of[l] * num_actions + a];
+                    if !allowed[a][l] {
+                        let z = log_probs[a][l];
+                        *poisoned |= z.is_nan() || z == f32::INFINITY;
+                        log_probs[a][l] = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+        let mut max = [f32::NEG_INFINITY; LANES];
+        for z in log_probs.iter() {
+            for l in 0..LANES {
+                max[l] = if z[l] > max[l] { z[l] } else { max[l] };
+            }
+        }
+        let mut sum = [0.0; LANES];
+        for (z, p) in log_probs.iter_mut().zip(probs.iter_mut()) {
+            for l in 0..LANES {
+                z[l] -= max[l];
+                p[l] = exp::<FMA>(z[l]);
+                sum[l] += p[l];
+            }
+        }
+        let mut log_sum = [0.0; LANES];
+        for l in 0..LANES {
+            log_sum[l] = ln::<FMA>(sum[l]);
+        }
+        *entropy = [0.0; LANES];
+        for ((log_p, p), allowed) in log_probs.iter_mut().zip(probs.iter_mut()).zip(allowed.iter()) {
+            for l in 0..LANES {
+                log_p[l] -= log_sum[l];
+                p[l] /= sum[l];
+                entropy[l] -= if allowed[l] { p[l] * log_p[l] } else { 0.0 };
+            }
+        }
+    }
+}
+
+/// The sums of the statistics, in the order of rows.
+#[derive(Default)]
+struct Totals {
+    policy: f64,
+    value: f64,
+    entropy: f64,
+    kl: f64,
+    clipped: f64,
+    deviation: f32,
+}
+
 #[inline(always)]
 fn evaluate_body<const FMA: bool>(rows: &Rows<'_>, config: &PpoLossConfig) -> Outcome {
     let (count, num_actions) = (rows.values.len(), rows.num_actions);
     let share = 1.0 / count as f32;
     let mut d_logits = vec![0.0; count * num_actions];
     let mut d_values = vec![0.0; count];
-    let (mut log_probs, mut probs) = (vec![0.0; num_actions], vec![0.0; num_actions]);
-    let mut poisoned = false;
-    let [mut policy, mut value, mut entropy, mut kl, mut clipped] = [0.0f64; 5];
-    let mut deviation = 0.0f32;
+    let mut head = Head::new(num_actions);
+    let mut totals = Totals::default();
+    for first in (0..count).step_by(LANES) {
+        let present = LANES.min(count - first);
+        // Lanes beyond the last row repeat it.
+        let of: [usize; LANES] = std::array::from_fn(|l| first + l.min(present - 1));
+        let lane = |all: &[f32]| -> Lane { std::array::from_fn(|l| all[of[l]]) };
+        head.compute::<FMA>(rows, &of);
 
-    for b in 0..count {
-        let range = b * num_actions..(b + 1) * num_actions;
-        let z = &rows.logits[range.clone()];
-        let mask = rows.mask.map(|mask| &mask[range.clone()]);
-        let allowed = |a: usize| mask.is_none_or(|mask| mask[a]);
-        // A masked entry is never used below, so what is wrong with it has to be noted here.
-        poisoned |= (0..num_actions).any(|a| !allowed(a) && (z[a].is_nan() || z[a] == f32::INFINITY));
-
-        let sum = log_softmax::<FMA>(z, allowed, &mut log_probs, |a, e| probs[a] = e);
-        let mut row_entropy = 0.0;
-        for a in 0..num_actions {
-            probs[a] /= sum;
-            if allowed(a) {
-                row_entropy -= probs[a] * log_probs[a];
-            }
-        }
-
-        let action = rows.actions[b];
-        let advantage = rows.advantages[b];
-        let log_ratio = log_probs[action] - rows.old_log_probs[b];
-        let ratio = exp::<FMA>(log_ratio);
+        let taken: [usize; LANES] = std::array::from_fn(|l| rows.actions[of[l]]);
+        let log_prob: Lane = std::array::from_fn(|l| head.log_probs[taken[l]][l]);
+        let (old_log_prob, advantage) = (lane(rows.old_log_probs), lane(rows.advantages));
         let (low, high) = (1.0 - config.clip, 1.0 + config.clip);
-        let (free, bound) = (-advantage * ratio, -advantage * ratio.clamp(low, high));
-        let inside = ratio >= low && ratio <= high;
-        policy += f64::from(if free > bound { free } else { bound });
-        let d_ratio = if free > bound || inside || ratio.is_nan() { -advantage } else { 0.0 };
-        let d_log_prob = share * d_ratio * ratio;
+        let [mut log_ratio, mut ratio, mut policy, mut d_log_prob] = [[0.0; LANES]; 4];
+        for l in 0..LANES {
+            log_ratio[l] = log_prob[l] - old_log_prob[l];
+            ratio[l] = exp::<FMA>(log_ratio[l]);
+            let (free, bound) = (-advantage[l] * ratio[l], -advantage[l] * ratio[l].clamp(low, high));
+            let inside = ratio[l] >= low && ratio[l] <= high;
+            policy[l] = if free > bound { free } else { bound };
+            let d_ratio = if free > bound || inside || ratio[l].is_nan() { -advantage[l] } else { 0.0 };
+            d_log_prob[l] = share * d_ratio * ratio[l];
+        }
 
         let bonus = share * config.entropy_coef;
-        for (a, d) in d_logits[range].iter_mut().enumerate() {
-            if allowed(a) {
-                let taken = if a == action { 1.0 } else { 0.0 };
-                *d = d_log_prob * (taken - probs[a]) + bonus * probs[a] * (log_probs[a] + row_entropy);
+        for a in 0..num_actions {
+            let (p, log_p) = (&head.probs[a], &head.log_probs[a]);
+            let mut d = [0.0; LANES];
+            for l in 0..LANES {
+                let chosen = if a == taken[l] { 1.0 } else { 0.0 };
+                d[l] = d_log_prob[l] * (chosen - p[l]) + bonus * p[l] * (log_p[l] + head.entropy[l]);
+            }
+            for l in 0..present {
+                if head.allowed[a][l] {
+                    d_logits[(first + l) * num_actions + a] = d[l];
+                }
             }
         }
 
-        let error = rows.values[b] - rows.returns[b];
-        let (row_value, d_value) = match config.value_clip {
-            None => (error * error, error),
-            Some(c) => {
-                let moved = rows.values[b] - rows.old_values[b];
-                let near = rows.old_values[b] + moved.clamp(-c, c) - rows.returns[b];
-                if error * error > near * near {
-                    (error * error, error)
-                } else {
-                    (near * near, if moved.abs() > c { 0.0 } else { near })
+        let (values, returns) = (lane(rows.values), lane(rows.returns));
+        let (mut value, mut d_value) = ([0.0; LANES], [0.0; LANES]);
+        match config.value_clip {
+            None => {
+                for l in 0..LANES {
+                    let error = values[l] - returns[l];
+                    (value[l], d_value[l]) = (error * error, error);
                 }
             }
-        };
-        value += f64::from(row_value);
-        d_values[b] = share * config.value_coef * d_value;
-
-        entropy += f64::from(row_entropy);
-        kl += f64::from(ratio - 1.0 - log_ratio);
-        let off = (ratio - 1.0).abs();
-        clipped += if off > config.clip { 1.0 } else { 0.0 };
-        deviation = if off > deviation || off.is_nan() { off } else { deviation };
+            Some(c) => {
+                let old_values = lane(rows.old_values);
+                for l in 0..LANES {
+                    let error = values[l] - returns[l];
+                    let moved = values[l] - old_values[l];
+                    let near = old_values[l] + moved.clamp(-c, c) - returns[l];
+                    let free = error * error > near * near;
+                    let d_near = if moved.abs() > c { 0.0 } else { near };
+                    value[l] = if free { error * error } else { near * near };
+                    d_value[l] = if free { error } else { d_near };
+                }
+            }
+        }
+        for l in 0..present {
+            d_values[first + l] = share * config.value_coef * d_value[l];
+            totals.policy += f64::from(policy[l]);
+            totals.value += f64::from(value[l]);
+            totals.entropy += f64::from(head.entropy[l]);
+            totals.kl += f64::from(ratio[l] - 1.0 - log_ratio[l]);
+            let off = (ratio[l] - 1.0).abs();
+            totals.clipped += if off > config.clip { 1.0 } else { 0.0 };
+            totals.deviation = if off > totals.deviation || off.is_nan() { off } else { totals.deviation };
+        }
     }
 
     let mean = |sum: f64| (sum / count as f64) as f32;
+    let Totals { policy, value, entropy, kl, clipped, deviation } = totals;
     let stats = [mean(policy), 0.5 * mean(value), mean(entropy), mean(kl), mean(clipped), deviation];
     let loss = stats[ppo_stats::POLICY_LOSS] + config.value_coef * stats[ppo_stats::VALUE_LOSS]
         - config.entropy_coef * stats[ppo_stats::ENTROPY];
-    let loss = if poisoned { f32::NAN } else { loss };
+    let loss = if head.poisoned { f32::NAN } else { loss };
     Outcome { loss, stats, logits: d_logits, values: d_values }
 }
 

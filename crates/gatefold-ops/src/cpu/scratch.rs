@@ -9,7 +9,11 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Buffers that a thread keeps at most: another thread's may end here.
+const MOST_FREE: usize = 64;
+
 /// A buffer whose elements are whatever its last user left: write before reading.
+#[derive(Debug)]
 pub(crate) struct Scratch {
     buffer: Vec<f32>,
     len: usize,
@@ -28,7 +32,11 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        FREE.with_borrow_mut(|free| free.push(std::mem::take(&mut self.buffer)));
+        FREE.with_borrow_mut(|free| {
+            if free.len() < MOST_FREE {
+                free.push(std::mem::take(&mut self.buffer));
+            }
+        });
     }
 }
 

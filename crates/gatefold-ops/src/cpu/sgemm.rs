@@ -49,6 +49,8 @@ pub(crate) enum Init<'a> {
     Zero,
     /// One row for all rows of C: a bias.
     Row(&'a [f32]),
+    /// What C holds: sums that go on.
+    Held,
 }
 
 /// B, ready for multiplication.
@@ -201,12 +203,10 @@ pub(crate) fn gemm(
             let mut p = 0;
             while p * PANEL < n {
                 let panels = if (p + wide) * PANEL <= n { wide } else { 1 };
-                for tile in 0..tiles {
-                    let at = row + tile * height;
-                    // SAFETY: `level` is one this machine has; A was checked above, B has its
-                    // panels by construction, C has `end` rows of `n`.
-                    unsafe { tile_at(level, (height, panels), a, b, init, c, (block * HOT_ROWS, at, p)) };
-                }
+                let shape = (height, panels, tiles);
+                // SAFETY: `level` is one this machine has; A was checked above, B has its
+                // panels by construction, C has `end` rows of `n`.
+                unsafe { tiles_at(level, shape, a, b, init, c, (block * HOT_ROWS, row, p)) };
                 p += panels;
             }
             row += tiles * height;
@@ -215,14 +215,45 @@ pub(crate) fn gemm(
     }
 }
 
-/// One tile of C at row `at` of its block and panel `p`; a panel that C has only part of goes
-/// through a buffer.
+/// Up to so many columns a product is computed as its transpose: a panel would be mostly padding.
+const NARROW: usize = 8;
+
+/// Whether [`narrow`] is the faster way to a product of these sizes.
+pub(crate) fn is_narrow(rows: usize, columns: usize) -> bool {
+    columns <= NARROW && rows >= 8
+}
+
+/// [`gemm`] for few columns, with the same bits: rows of A lie side by side in the lanes.
+pub(crate) fn narrow(level: Level, a: Matrix<'_>, b: Matrix<'_>, init: Init<'_>, c: &mut [f32]) {
+    let (rows, n) = (a.rows, b.cols);
+    assert_eq!(c.len(), rows * n, "size of the result of a matrix product");
+    let mut turned = Scratch::new(rows * n); // C^T
+    if rows == 0 || n == 0 {
+        return;
+    }
+    for (j, column) in turned.chunks_exact_mut(rows).enumerate() {
+        match init {
+            Init::Zero => column.fill(0.0),
+            Init::Row(row) => column.fill(row[j]),
+            Init::Held => column.iter_mut().zip(c.chunks_exact(n)).for_each(|(sum, row)| *sum = row[j]),
+        }
+    }
+    gemm(level, b.t(), &Panels::new(a.t(), n), Init::Held, &mut turned, |_| {});
+    for (j, column) in turned.chunks_exact(rows).enumerate() {
+        for (row, &sum) in c.chunks_exact_mut(n).zip(column) {
+            row[j] = sum;
+        }
+    }
+}
+
+/// Tiles of C one below the other, from row `at` of its block on, at panel `p`; a panel that C has only
+/// part of goes through a buffer, tile by tile.
 ///
 /// # Safety
-/// `level` is one this machine has; the tile's rows and panels exist.
-unsafe fn tile_at(
+/// `level` is one this machine has; the tiles' rows and panels exist.
+unsafe fn tiles_at(
     level: Level,
-    shape: (usize, usize),
+    (height, panels, count): (usize, usize, usize),
     a: Matrix<'_>,
     b: &Panels<'_>,
     init: Init<'_>,
@@ -230,11 +261,11 @@ unsafe fn tile_at(
     (block_row, at, p): (usize, usize, usize),
 ) {
     const ZEROS: [f32; 4 * PANEL] = [0.0; 4 * PANEL];
-    let (height, panels) = shape;
     let (b_data, b_row, b_panel) = b.panel(p);
     let n = b.n;
     let width = (n - p * PANEL).min(panels * PANEL);
     let mut tile = Tile {
+        count,
         k: b.k,
         a: a.data.as_ptr().wrapping_add((block_row + at) * a.row_stride),
         a_row: a.row_stride,
@@ -248,11 +279,13 @@ unsafe fn tile_at(
         c_row: n,
     };
     if width == panels * PANEL {
-        if let Init::Row(row) = init {
-            tile.init = row[p * PANEL..].as_ptr();
+        match init {
+            Init::Zero => {}
+            Init::Row(row) => tile.init = row[p * PANEL..].as_ptr(),
+            Init::Held => (tile.init, tile.init_row) = (tile.c, n),
         }
-        // SAFETY: the caller vouches for the tile; C has `height` rows and these columns.
-        unsafe { microkernel::run(level, shape, tile) };
+        // SAFETY: the caller vouches for the tiles; C has `count * height` rows and these columns.
+        unsafe { microkernel::run(level, (height, panels), tile) };
         return;
     }
     let mut buffer = [0.0f32; 12 * PANEL];
@@ -260,14 +293,25 @@ unsafe fn tile_at(
     if let Init::Row(row) = init {
         start[..width].copy_from_slice(&row[p * PANEL..]);
     }
-    tile.init = start.as_ptr();
-    tile.c = buffer.as_mut_ptr();
-    tile.c_row = PANEL;
-    // SAFETY: as above, with the buffer for C; no tile is higher than 12 rows.
-    unsafe { microkernel::run(level, shape, tile) };
-    for r in 0..height {
-        let to = (at + r) * n + p * PANEL;
-        c[to..to + width].copy_from_slice(&buffer[r * PANEL..r * PANEL + width]);
+    (tile.count, tile.init, tile.c_row) = (1, start.as_ptr(), PANEL);
+    for at in (at..).step_by(height).take(count) {
+        let rows = c[at * n..(at + height) * n].chunks_exact_mut(n);
+        let rows = rows.map(|row| &mut row[p * PANEL..]).zip(buffer.chunks_exact_mut(PANEL));
+        if let Init::Held = init {
+            rows.for_each(|(row, buffer)| buffer[..width].copy_from_slice(row));
+            tile.init_row = PANEL;
+        }
+        tile.c = buffer.as_mut_ptr();
+        if let Init::Held = init {
+            tile.init = tile.c;
+        }
+        // SAFETY: as above, with the buffer for C; no tile is higher than 12 rows.
+        unsafe { microkernel::run(level, (height, panels), tile) };
+        let rows = c[at * n..(at + height) * n].chunks_exact_mut(n);
+        for (row, buffer) in rows.zip(buffer.chunks_exact(PANEL)) {
+            row[p * PANEL..].copy_from_slice(&buffer[..width]);
+        }
+        tile.a = tile.a.wrapping_add(height * a.row_stride);
     }
 }
 
@@ -334,6 +378,32 @@ mod tests {
                     assert_eq!(product(level(), a, b, Init::Row(&bias)), expected, "{m} {k} {n}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_narrow_product_and_one_that_goes_on_have_the_bits_of_the_definition() {
+        for (m, k, n) in [(8, 64, 2), (64, 64, 1), (50, 7, 8), (9, 3, 5), (70, 20, 33)] {
+            let (x, w, bias) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3));
+            let (a, b) = (Matrix::new(&x, m, k), Matrix::new(&w, k, n));
+            let expected = product(level(), a, b, Init::Row(&bias));
+            let mut got = vec![f32::NAN; m * n];
+            narrow(level(), a, b, Init::Row(&bias), &mut got);
+            assert_eq!(got, expected, "{m} {k} {n}");
+
+            // The first sums of both ways, then the last ones on top of them.
+            let (front, back) = (k / 2, k - k / 2);
+            let columns = |from: usize, count: usize| -> Vec<f32> {
+                x.chunks(k).flat_map(|row| row[from..from + count].to_vec()).collect()
+            };
+            let (x1, x2) = (columns(0, front), columns(front, back));
+            let (a1, a2) = (Matrix::new(&x1, m, front), Matrix::new(&x2, m, back));
+            let (b1, b2) = (Matrix::new(&w[..front * n], front, n), Matrix::new(&w[front * n..], back, n));
+            let mut sums = product(level(), a1, b1, Init::Row(&bias));
+            let mut narrow_sums = sums.clone();
+            gemm(level(), a2, &Panels::new(b2, m), Init::Held, &mut sums, |_| {});
+            narrow(level(), a2, b2, Init::Held, &mut narrow_sums);
+            assert_eq!((&sums, &narrow_sums), (&expected, &expected), "{m} {k} {n}");
         }
     }
 

@@ -8,6 +8,7 @@ mod gat;
 mod gat_layer;
 mod gatv2;
 mod linear;
+mod mlp;
 mod norm_relu;
 mod packed;
 mod ppo_loss;
