@@ -167,8 +167,13 @@ names! {
     TIME_ENV_STEPS = "time/env_steps";
     /// Environment steps per second of wall time over the run so far, as CleanRL's SPS.
     TIME_STEPS_PER_SECOND = "time/steps_per_second";
-    /// Wall time of this iteration's rollout, in seconds.
+    /// Wall time of this iteration up to its update, in seconds: the rollout, its scaling and its advantages.
     TIME_ROLLOUT = "time/rollout";
+    /// Wall time of the environments' steps in this iteration's rollout, in seconds.
+    TIME_ROLLOUT_ENV = "time/rollout_env";
+    /// Wall time of this iteration's rollout outside the environments, in seconds: evaluating the policy,
+    /// choosing actions, keeping what was seen.
+    TIME_ROLLOUT_POLICY = "time/rollout_policy";
     /// Wall time of this iteration's update, in seconds.
     TIME_UPDATE = "time/update";
     /// Wall time of the run so far, in seconds.

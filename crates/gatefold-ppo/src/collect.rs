@@ -1,5 +1,7 @@
 //! Rolling the policy out.
 
+use std::time::{Duration, Instant};
+
 use burn::tensor::{Tensor, backend::Backend};
 use gatefold_curriculum::Plan;
 use gatefold_env::{
@@ -70,6 +72,7 @@ pub struct Collector {
     value_clamp: f32,
     started: bool,
     num_steps: usize,
+    in_envs: Duration,
 }
 
 impl Collector {
@@ -85,6 +88,7 @@ impl Collector {
             value_clamp,
             started: false,
             num_steps,
+            in_envs: Duration::ZERO,
             envs,
             spec,
         }
@@ -110,6 +114,7 @@ impl Collector {
     ) -> Result<Rollout, RolloutError> {
         let (steps, envs) = (self.num_steps, self.envs.num_envs());
         let mut rollout = Rollout::new(&self.spec, steps, envs);
+        self.in_envs = Duration::ZERO;
         let mut scaling = self.scaling.clone(); // takes in this rollout, used from the next one on
         if self.started {
             self.envs.observe(rollout.observations.rows_mut(0, envs))?;
@@ -153,7 +158,9 @@ impl Collector {
             }
 
             let next = rollout.observations.rows_mut((t + 1) * envs, envs);
+            let begun = Instant::now();
             self.envs.step(&self.actions, next, &mut self.results)?;
+            self.in_envs += begun.elapsed();
             probe::slice("env/rewards", &mut self.results.rewards, 1);
             self.finite(REWARD, t, &self.results.rewards)?;
             self.scale_block(&mut rollout.observations, t + 1, &mut scaling)?;
@@ -226,6 +233,11 @@ impl Collector {
             scaling.apply(block);
         }
         Ok(())
+    }
+
+    /// Time that the last rollout spent in the environments' steps.
+    pub fn time_in_envs(&self) -> Duration {
+        self.in_envs
     }
 
     /// The environments.

@@ -246,6 +246,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
                 return Ok((plan, metrics));
             }
         };
+        let (rolled, in_envs) = (begun.elapsed(), self.parts.collector.time_in_envs());
+        metrics.set(names::TIME_ROLLOUT_ENV, in_envs.as_secs_f64());
+        metrics.set(names::TIME_ROLLOUT_POLICY, rolled.saturating_sub(in_envs).as_secs_f64());
         metrics.merge(self.take_in(&rollout));
         let before = self.routing_probabilities(&rollout, &plan);
         metrics.merge(self.look_at(&rollout));
