@@ -83,11 +83,11 @@ pub struct MonitorConfig {
     #[schemars(range(min = 0.0, max = 1.0))]
     pub clipped_fraction: f64,
 
-    /// Share of the last 20 updates discarded by the numerical guard above which a warning stands. Range 0
-    /// to discard_rate_alarm; default 0.1.
+    /// Share of the last 20 updates discarded by the numerical guard above which a warning stands. A share,
+    /// range 0 to discard_rate_alarm; default 0.1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub discard_rate_warning: f64,
-    /// The same share above which it is an alarm. Range discard_rate_warning to 1; default 0.25.
+    /// The share of them above which it is an alarm. Range discard_rate_warning to 1; default 0.25.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub discard_rate_alarm: f64,
 
