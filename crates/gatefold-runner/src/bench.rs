@@ -108,9 +108,14 @@ pub fn bench_training(
     })
 }
 
-/// Steps per second of copies of an environment on this thread, observations included, under random
+/// Steps per second of copies of an environment on one thread, observations included, under random
 /// actions.
 pub fn bench_stepping(entry: &EnvEntry, copies: usize, seconds: f64) -> Result<f64, RunError> {
+    let one = RunOptions { threads: 1, ..RunOptions::default() };
+    on_threads(&one, || step_copies(entry, copies, seconds))
+}
+
+fn step_copies(entry: &EnvEntry, copies: usize, seconds: f64) -> Result<f64, RunError> {
     let failed = |e: gatefold_env::EnvError| RunError::Stopped(format!("environment `{}`: {e}", entry.name));
     let mut envs = (entry.build)(&Params::new(copies, 1)).map_err(failed)?;
     let spec = envs.spec().clone();
