@@ -1,10 +1,11 @@
 //! Same seed, same bits; and a resumed run equals one that never stopped.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gatefold_runner::events::{Event, Reporter, Silent};
 use gatefold_runner::{ExperimentConfig, RunOptions, checkpoint, layers, resume, train};
+use gatefold_tests::copies::{Copies, metrics_without_time};
 
 const CARTPOLE: &str = r#"
     about = "resume test"
@@ -59,52 +60,14 @@ fn options(path: &Path, threads: usize) -> RunOptions {
 
 /// Hash of the final state, the metrics without the clock's, and which checkpoint is the best.
 fn outcome(run: &Path) -> (String, Vec<serde_json::Map<String, serde_json::Value>>, checkpoint::Best) {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| {
-        let mut metrics: serde_json::Map<_, _> = serde_json::from_str(line).unwrap();
-        metrics.retain(|name, _| !name.starts_with("time/"));
-        metrics
-    });
     let best = checkpoint::best(&run.join("checkpoints")).unwrap().expect("every run is evaluated");
-    (checkpoint::hash(run).unwrap(), lines.collect(), best)
-}
-
-/// Copies the run directory at every checkpoint: what a SIGKILL at that moment leaves behind.
-struct Copies {
-    run: PathBuf,
-    to: PathBuf,
-    taken: Vec<(u64, PathBuf)>,
-}
-
-impl Reporter for Copies {
-    fn event(&mut self, event: &Event) {
-        if let Event::CheckpointSaved { step, best: false, .. } = event {
-            let copy = self.to.join(format!("at-{step}"));
-            copy_folder(&self.run, &copy);
-            self.taken.push((*step, copy));
-        }
-    }
-}
-
-/// The writer goes on meanwhile: a folder that it renames has vanished, as it would for the kill.
-fn copy_folder(from: &Path, to: &Path) {
-    let vanished = |e: std::io::Error| assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{e}");
-    fs::create_dir_all(to).unwrap();
-    let entries = fs::read_dir(from).map(|entries| entries.map(Result::unwrap).collect::<Vec<_>>());
-    for entry in entries.map_err(vanished).unwrap_or_default() {
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_folder(&source, &target);
-        } else {
-            fs::copy(source, target).map(drop).unwrap_or_else(vanished);
-        }
-    }
+    (checkpoint::hash(run).unwrap(), metrics_without_time(run), best)
 }
 
 fn resumed_from_anywhere_equals_never_stopped(text: &str) {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("whole");
-    let mut copies = Copies { run: run.clone(), to: folder.path().join("copies"), taken: Vec::new() };
+    let mut copies = Copies::new(&run, &folder.path().join("copies"));
     train(&config(text), &options(&run, 2), gatefold_envs::TABLE, &mut copies).unwrap();
     let whole = outcome(&run);
     assert!(copies.taken.len() >= 4, "checkpoints at {:?}", copies.taken);
