@@ -7,6 +7,7 @@ pub mod cartpole;
 pub mod corridor;
 pub mod delve;
 pub mod identity;
+pub mod lore;
 mod small_angle;
 
 #[cfg(test)]
@@ -16,7 +17,7 @@ use gatefold_env::EnvEntry;
 
 /// Every environment of this package, in alphabetical order.
 pub const TABLE: &[EnvEntry] =
-    &[bandit::ENTRY, cartpole::ENTRY, corridor::ENTRY, delve::ENTRY, identity::ENTRY];
+    &[bandit::ENTRY, cartpole::ENTRY, corridor::ENTRY, delve::ENTRY, identity::ENTRY, lore::ENTRY];
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,8 @@ use crate::draws::LayerDraws;
 use crate::topology::Topology;
 use crate::{Attended, GatConfig, GraphDraws, LayerStatistics, layer::GatLayer};
 
+mod over_distinct;
+
 // B batch, V graph nodes, G features of a node, S rows of the first layer, T readout rows, E edges, H heads, D hidden
 
 /// Graph attention over a static graph whose nodes are more or less active.
@@ -23,6 +25,10 @@ use crate::{Attended, GatConfig, GraphDraws, LayerStatistics, layer::GatLayer};
 /// Only nodes that the readout reaches are computed. The first projection exploits that the input
 /// is `c_v + a_v e + f_v P`: `W x_v = W c_v + a_v W e + f_v P W`, so without node features it costs
 /// nothing per sample, and with G of them a product of width G.
+///
+/// What repeats is computed once: where few nodes are active, most rows of a batch are equal to others,
+/// because row v of layer l depends on the inputs within l steps of v alone. Then each distinct row is
+/// computed, with the bits that it has without this, and the readout is put together from them.
 #[derive(Module, Debug)]
 pub struct GraphEncoder<B: Backend> {
     kind_embedding: Param<Tensor<B, 2>>,             // [kinds, D]
@@ -47,12 +53,14 @@ pub struct GraphEncoding<B: Backend> {
     pub graph: Tensor<B, 2>,
     /// Readout scores `[B, T]`; for a knowledge graph the operator scores.
     pub scores: Tensor<B, 2>,
-    /// Attention of each layer `[B, E, H]`, untracked.
+    /// Vectors of the readout nodes `[B, T, D]`, of which the graph vector is made.
+    pub readout: Tensor<B, 3>,
+    /// Attention of each layer `[B, E, H]`, untracked; empty if distinct rows were computed.
     pub attention: Vec<Tensor<B, 3>>,
     /// Attention of each layer that has edges on the first rows, as many as were asked for, with its
     /// gradient; empty if none were.
     pub attended: Vec<Attended<B>>,
-    /// Node vectors after each layer `[B, T, D]`.
+    /// Node vectors after each layer `[B, T, D]`; empty if distinct rows were computed.
     pub nodes: Vec<Tensor<B, 3>>,
 }
 
@@ -63,6 +71,7 @@ impl<B: Backend> GraphEncoding<B> {
         Self {
             graph: self.graph.detach(),
             scores: self.scores.detach(),
+            readout: self.readout.detach(),
             attention: all(self.attention),
             attended: Vec::new(),
             nodes: all(self.nodes),
@@ -117,21 +126,46 @@ impl<B: OpsBackend> GraphEncoder<B> {
     }
 
     /// Encodes activations `[B, V]`, each in [0, 1], one per graph node, and the nodes' features
-    /// `[B, V, G]`, if the encoder has any.
+    /// `[B, V, G]`, if the encoder has any. Attention and all node vectors are in the result.
     pub fn forward(
         &self,
         activations: Tensor<B, 2>,
         node_features: Option<Tensor<B, 3>>,
     ) -> GraphEncoding<B> {
-        self.forward_with(activations, node_features, None, 0)
+        self.forward_all(activations, node_features, None, 0)
     }
 
     /// [`forward`](Self::forward), less what was drawn to be dropped; the first `attended` rows also with
     /// the gradient of their attention.
     ///
+    /// Without draws and such rows, distinct rows alone are computed where they are few enough.
     /// `attention` in the result is over the edges that were kept, before its own dropout.
     /// Panics if the draws are not of this encoder and as many rows.
     pub fn forward_with(
+        &self,
+        activations: Tensor<B, 2>,
+        node_features: Option<Tensor<B, 3>>,
+        drawn: Option<&GraphDraws<B>>,
+        attended: usize,
+    ) -> GraphEncoding<B> {
+        self.assert_nodes(&activations);
+        if drawn.is_none() && attended == 0 {
+            let distinct = self.distinct_rows(&activations, node_features.as_ref());
+            if let Some(distinct) = distinct {
+                let [batch, _] = activations.dims();
+                return self.forward_distinct(batch, distinct, &activations.device());
+            }
+        }
+        self.forward_all(activations, node_features, drawn, attended)
+    }
+
+    fn assert_nodes(&self, activations: &Tensor<B, 2>) {
+        let [_, num_nodes] = activations.dims();
+        assert_eq!(num_nodes, self.node_embedding.dims()[0], "one activation per graph node");
+    }
+
+    /// All rows of all states.
+    fn forward_all(
         &self,
         activations: Tensor<B, 2>,
         node_features: Option<Tensor<B, 3>>,
@@ -143,27 +177,21 @@ impl<B: OpsBackend> GraphEncoder<B> {
             let expected = (batch, self.layers.len());
             assert_eq!((drawn.rows, drawn.layers.len()), expected, "rows and layers of the draws");
         }
-        assert_eq!(num_nodes, self.node_embedding.dims()[0], "one activation per graph node");
+        self.assert_nodes(&activations);
         let device = activations.device();
         let rows = self.topology.input_nodes.len();
-        let index =
-            |values: Vec<i32>| Tensor::<B, 1, Int>::from_data(TensorData::new(values, [rows]), &device);
-        let nodes = || index(self.topology.input_nodes.iter().map(|&n| n as i32).collect());
-
-        let identity = self.node_embedding.val();
-        let (identity, activations, node_features) = if rows == num_nodes {
-            (identity, activations, node_features)
+        let (activations, node_features) = if rows == num_nodes {
+            (activations, node_features)
         } else {
-            let features = node_features.map(|features| features.select(1, nodes()));
-            (identity.select(0, nodes()), activations.select(1, nodes()), features)
+            let features = node_features.map(|features| features.select(1, self.input_nodes(&device)));
+            (activations.select(1, self.input_nodes(&device)), features)
         };
         let featured = self.feature_projection.as_ref().map(|projection| {
             let features = node_features.expect("this encoder was made for nodes with features");
             let width = features.dims()[2];
             (features.reshape([batch * rows, width]), projection.val())
         });
-        let kinds = self.kind_embedding.val().select(0, index(self.input_kinds.clone()));
-        let base = kinds + identity; // [S, D]
+        let base = self.input_base(&device); // [S, D]
         let direction = self.activation_embedding.val(); // [1, D]
 
         let mut attention = Vec::with_capacity(self.layers.len());
@@ -205,13 +233,31 @@ impl<B: OpsBackend> GraphEncoder<B> {
         }
 
         let [_, targets, hidden] = x.dims();
-        let keys =
-            init::apply_linear(&self.readout, x.clone().reshape([batch * targets, hidden]), Activation::Tanh);
-        let scores =
-            linear(keys, self.readout_query.val(), Tensor::zeros([1], &device), Activation::Identity);
+        let scores = self.readout_scores(x.clone().reshape([batch * targets, hidden]));
         let scores = probe::tensor("activation/operator_scores", scores.reshape([batch, targets])); // [B, T]
-        let graph = mix(softmax(scores.clone()), x); // [B, D]
-        GraphEncoding { graph, scores, attention, attended: tracked, nodes: rows_of_layers }
+        let graph = mix(softmax(scores.clone()), x.clone()); // [B, D]
+        GraphEncoding { graph, scores, readout: x, attention, attended: tracked, nodes: rows_of_layers }
+    }
+
+    /// `kind embedding + identity embedding` of the encoder's input rows `[S, D]`.
+    fn input_base(&self, device: &B::Device) -> Tensor<B, 2> {
+        let identity = self.node_embedding.val();
+        let rows = self.topology.input_nodes.len();
+        let identity =
+            if rows == identity.dims()[0] { identity } else { identity.select(0, self.input_nodes(device)) };
+        self.kind_embedding.val().select(0, index(self.input_kinds.clone(), device)) + identity
+    }
+
+    /// Graph node of each input row.
+    fn input_nodes(&self, device: &B::Device) -> Tensor<B, 1, Int> {
+        index(self.topology.input_nodes.iter().map(|&n| n as i32).collect(), device)
+    }
+
+    /// `q . tanh(W x + b)` of node vectors `[R, D]`, as `[R, 1]`.
+    fn readout_scores(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let zero = Tensor::zeros([1], &x.device());
+        let keys = init::apply_linear(&self.readout, x, Activation::Tanh);
+        linear(keys, self.readout_query.val(), zero, Activation::Identity)
     }
 
     /// Width of the graph vector.
@@ -234,6 +280,11 @@ impl<B: OpsBackend> GraphEncoder<B> {
             })
             .collect()
     }
+}
+
+fn index<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
 }
 
 /// `f_v P` of every row, `[B * S, G]` times `[G, D]`, as `[B, S, D]`.

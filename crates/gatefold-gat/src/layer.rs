@@ -5,7 +5,8 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_ops::{
-    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_layer, init, linear, norm_relu,
+    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_layer, gat_layer_each, init, linear,
+    norm_relu,
 };
 use rand::Rng;
 
@@ -117,16 +118,28 @@ impl<B: OpsBackend> GatLayer<B> {
                 (self.put_together(x, out), attention)
             }
             (_, rows) => {
-                let heads = match self.combine {
-                    Heads::Concatenate => GatHeads::Concatenate,
-                    Heads::Average => GatHeads::Average,
-                };
                 let norm = [self.norm_gain.val(), self.norm_bias.val()];
-                gat_layer(x, rows, self.scoring(), heads, norm, edges, LEAKY_SLOPE)
+                gat_layer(x, rows, self.scoring(), self.heads(), norm, edges, LEAKY_SLOPE)
             }
         };
-        let out = if self.norm_clip > 0.0 { clip_norms(out, self.norm_clip) } else { out };
-        (out, attention)
+        (self.clipped(out), attention)
+    }
+
+    /// [`attend`](Self::attend) over graphs of their own, all rows `[1, S, D]` one after the other.
+    pub(crate) fn attend_each(&self, x: Tensor<B, 3>, rows: GatRows<B>, graphs: &[GatEdges]) -> Tensor<B, 3> {
+        let norm = [self.norm_gain.val(), self.norm_bias.val()];
+        self.clipped(gat_layer_each(x, rows, self.scoring(), self.heads(), norm, graphs, LEAKY_SLOPE))
+    }
+
+    fn heads(&self) -> GatHeads {
+        match self.combine {
+            Heads::Concatenate => GatHeads::Concatenate,
+            Heads::Average => GatHeads::Average,
+        }
+    }
+
+    fn clipped(&self, out: Tensor<B, 3>) -> Tensor<B, 3> {
+        if self.norm_clip > 0.0 { clip_norms(out, self.norm_clip) } else { out }
     }
 
     /// `x + ReLU(LayerNorm(out))`, the heads of `out` `[B, T, H * C]` side by side or averaged.

@@ -4,6 +4,7 @@
 //! See [`GatConfig`] for its settings.
 
 mod config;
+mod distinct;
 mod draws;
 mod dropped_attention;
 mod edge_table;

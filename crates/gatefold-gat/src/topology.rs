@@ -5,6 +5,8 @@ use std::sync::Arc;
 use gatefold_graph::TypedGraph;
 use gatefold_ops::GatEdges;
 
+use crate::distinct::Spread;
+
 /// The rows and edges of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerTopology {
@@ -12,6 +14,8 @@ pub(crate) struct LayerTopology {
     pub(crate) edges: Arc<GatEdges>,
     /// Input row of each output row, or `None` if the layer keeps all rows in place.
     pub(crate) kept: Option<Vec<u32>>,
+    /// Where the rows of its input lead.
+    pub(crate) spread: Arc<Spread>,
 }
 
 /// The rows that an encoder of some depth computes, layer by layer.
@@ -64,11 +68,17 @@ impl Topology {
                 csr.num_relations.max(1),
             )
             .expect("edges of a valid graph fit");
-            reversed.push(LayerTopology { edges: Arc::new(edges), kept });
+            let spread = Arc::new(Spread::new(&edges));
+            reversed.push(LayerTopology { edges: Arc::new(edges), kept, spread });
             rows = needed;
         }
         reversed.reverse();
         Self { input_nodes: rows, layers: reversed, readout_nodes }
+    }
+
+    /// The row of a graph node in the encoder's input, if the readout reaches it.
+    pub(crate) fn input_row(&self, node: usize) -> Option<u32> {
+        self.input_nodes.binary_search(&(node as u32)).ok().map(|row| row as u32)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The backend trait that carries our operations: composed by default, fused on Flex.
 
+use std::sync::Arc;
+
 use burn::tensor::{
     Tensor,
     backend::{AutodiffBackend, Backend},
@@ -102,6 +104,30 @@ pub trait OpsBackend: Backend {
         slope: f32,
     ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
         composed::gat_layer(x, rows, scoring, heads, norm, edges, slope)
+    }
+
+    /// See [`crate::gat_layer_each`].
+    fn gat_layer_each(
+        x: Tensor<Self, 3>,
+        rows: GatRows<Self>,
+        scoring: GatScoring<Self>,
+        heads: GatHeads,
+        norm: [Tensor<Self, 1>; 2],
+        graphs: &[GatEdges],
+        slope: f32,
+    ) -> Tensor<Self, 3> {
+        composed::gat_layer_each(x, rows, scoring, heads, norm, graphs, slope)
+    }
+
+    /// See [`crate::gather_rows`].
+    fn gather_rows(x: Tensor<Self, 2>, rows: &Arc<[u32]>) -> Tensor<Self, 2> {
+        composed::gather_rows(x, rows)
+    }
+
+    /// Hands `read` the row-major numbers of a tensor that are `f32` on the host anyway; `None` on a
+    /// backend where they would have to be fetched.
+    fn on_host<const D: usize, R>(_: &Tensor<Self, D>, _read: impl FnOnce(&[f32]) -> R) -> Option<R> {
+        None
     }
 
     /// See [`crate::norm_relu`].

@@ -13,6 +13,7 @@ mod gat_kernel;
 mod gat_layer;
 mod gat_layer_kernel;
 mod gat_scores;
+mod gather_rows;
 mod gatv2_four_scores;
 mod gatv2_scores;
 mod kept;
@@ -39,6 +40,8 @@ mod sparsemax_few;
 pub use level::simd_level;
 pub(crate) use ppo_loss::log_softmax_row;
 
+use std::sync::Arc;
+
 use burn::{
     backend::{Autodiff, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, flex::FlexTensor},
     tensor::{DType, Tensor},
@@ -54,6 +57,33 @@ use flat::{unwrap, wrap};
 /// Whether all tensors hold `f32`: the fused kernels know nothing else.
 macro_rules! all_f32 {
     ($($t:expr),+) => { $($t.dtype() == DType::F32)&&+ };
+}
+
+/// A graph attention layer over graphs of any kind, whatever its scores: new rows and attention.
+macro_rules! layer_of_graphs {
+    ($entry:ident $(, $checkpoints:ident)?; $x:ident, $rows:ident, $scoring:ident, $heads:ident, $gain:ident,
+        $bias:ident, $graphs:ident, $slope:ident) => {{
+        let projects = matches!($rows, GatRows::Project(_));
+        let given = gat_layer::Given { projects, heads: $heads, graphs: $graphs, slope: $slope };
+        let rows = match $rows {
+            GatRows::Project(weight) => unwrap(weight),
+            GatRows::Projected(h) => unwrap(h),
+        };
+        let [x, gain, bias] = [unwrap($x), unwrap($gain), unwrap($bias)];
+        let (out, attention) = match $scoring {
+            GatScoring::Gat { source, target, relation_bias } => {
+                let scores = [unwrap(source), unwrap(target), unwrap(relation_bias)];
+                let [source, target, relation_bias] = scores;
+                let inputs = [x, rows, source, target, relation_bias, gain, bias];
+                gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
+            }
+            GatScoring::Gatv2 { weight, relation_bias } => {
+                let inputs = [x, rows, unwrap(weight), unwrap(relation_bias), gain, bias];
+                gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
+            }
+        };
+        (wrap(out), wrap(attention))
+    }};
 }
 
 /// The methods that differ only in which entry of the kernel's module they call.
@@ -158,26 +188,33 @@ macro_rules! fused_operations {
             if !(all_f32!(x, gain, bias, rows, scoring)) {
                 return composed::gat_layer(x, rows, scoring, heads, [gain, bias], edges, slope);
             }
-            let projects = matches!(rows, GatRows::Project(_));
-            let given = gat_layer::Given { projects, heads, edges: edges.clone(), slope };
-            let rows = match rows {
-                GatRows::Project(weight) => unwrap(weight),
-                GatRows::Projected(h) => unwrap(h),
-            };
-            let [x, gain, bias] = [unwrap(x), unwrap(gain), unwrap(bias)];
-            let (out, attention) = match scoring {
-                GatScoring::Gat { source, target, relation_bias } => {
-                    let scores = [unwrap(source), unwrap(target), unwrap(relation_bias)];
-                    let [source, target, relation_bias] = scores;
-                    let inputs = [x, rows, source, target, relation_bias, gain, bias];
-                    gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
-                }
-                GatScoring::Gatv2 { weight, relation_bias } => {
-                    let inputs = [x, rows, unwrap(weight), unwrap(relation_bias), gain, bias];
-                    gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
-                }
-            };
-            (wrap(out), wrap(attention))
+            let graphs = gat_layer::Graphs::Same(edges.clone());
+            layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope)
+        }
+
+        fn gat_layer_each(
+            x: Tensor<Self, 3>,
+            rows: GatRows<Self>,
+            scoring: GatScoring<Self>,
+            heads: GatHeads,
+            [gain, bias]: [Tensor<Self, 1>; 2],
+            graphs: &[GatEdges],
+            slope: f32,
+        ) -> Tensor<Self, 3> {
+            if !(all_f32!(x, gain, bias, rows, scoring)) {
+                return composed::gat_layer_each(x, rows, scoring, heads, [gain, bias], graphs, slope);
+            }
+            let graphs = gat_layer::Graphs::Each(graphs.into());
+            let (out, _attention): (_, Tensor<Self, 3>) =
+                layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope);
+            out
+        }
+
+        fn gather_rows(x: Tensor<Self, 2>, rows: &Arc<[u32]>) -> Tensor<Self, 2> {
+            if !all_f32!(x) {
+                return composed::gather_rows(x, rows);
+            }
+            wrap(gather_rows::$entry$(::<$checkpoints>)?(unwrap(x), rows))
         }
 
         fn entmax15(z: Tensor<Self, 2>, temperature: f32) -> Tensor<Self, 2> {
@@ -205,6 +242,10 @@ macro_rules! batch_is_f32 {
 
 impl OpsBackend for Flex {
     fused_operations!(flex, flex_pack, flex_mix);
+
+    fn on_host<const D: usize, R>(t: &Tensor<Self, D>, read: impl FnOnce(&[f32]) -> R) -> Option<R> {
+        all_f32!(t).then(|| read(flat::floats(&flat::row_major(unwrap(t.clone())))))
+    }
 
     fn first_non_finite<const D: usize>(t: &Tensor<Self, D>) -> Option<f32> {
         if !all_f32!(t) {
@@ -310,6 +351,10 @@ impl OpsBackend for Flex {
 // An optimizer step has no gradient, so `adamw_step` and the norms stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
     fused_operations!(autodiff, autodiff_pack, autodiff_mix, C);
+
+    fn on_host<const D: usize, R>(t: &Tensor<Self, D>, read: impl FnOnce(&[f32]) -> R) -> Option<R> {
+        Flex::on_host(&t.clone().inner(), read)
+    }
 
     fn first_non_finite<const D: usize>(t: &Tensor<Self, D>) -> Option<f32> {
         Flex::first_non_finite(&t.clone().inner())

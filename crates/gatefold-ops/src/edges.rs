@@ -84,6 +84,33 @@ impl GatEdges {
         Ok(Self(Arc::new(edges)))
     }
 
+    /// Edges of another graph, of which target row `i` has the in-edges of row `rows[i]` of this one, with
+    /// sources and a place of its own: `sources` those of all edges in their order, `targets` the source
+    /// row that each target row is.
+    ///
+    /// Panics if lengths do not fit or a row is out of range.
+    pub fn with_rows(&self, rows: &[u32], sources: Vec<u32>, targets: Vec<u32>, num_sources: usize) -> Self {
+        let of = &self.0;
+        let mut offsets = Vec::with_capacity(rows.len() + 1);
+        let (mut relations, mut log_multiplicity) =
+            (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
+        offsets.push(0);
+        for &row in rows {
+            let range = of.offsets[row as usize] as usize..of.offsets[row as usize + 1] as usize;
+            relations.extend_from_slice(&of.relations[range.clone()]);
+            log_multiplicity.extend_from_slice(&of.log_multiplicity[range]);
+            offsets.push(relations.len() as u32);
+        }
+        assert_eq!(sources.len(), relations.len(), "with_rows: a source for every edge");
+        assert_eq!(targets.len(), rows.len(), "with_rows: a place for every target row");
+        let most = sources.iter().chain(&targets).max().map_or(0, |&row| row as usize + 1);
+        assert!(most <= num_sources, "with_rows: row {most} of {num_sources}");
+        let num_relations = of.num_relations;
+        let edges =
+            Edges { offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations };
+        Self(Arc::new(edges))
+    }
+
     /// Where each target row's edges begin, `[T + 1]`.
     pub fn offsets(&self) -> &[u32] {
         &self.0.offsets

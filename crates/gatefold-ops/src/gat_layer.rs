@@ -71,6 +71,61 @@ pub fn gat_layer<B: OpsBackend>(
     B::gat_layer(x, rows, scoring, heads, [gain, bias], edges, slope)
 }
 
+/// [`gat_layer`] over graphs that are not the same, all rows one after the other.
+///
+/// Shapes: `x` `[1, S, D]` and projected rows `[1, S, ..]`, S the sum of all graphs' source rows; result
+/// `[1, T, D]`, T the sum of their target rows. A row has the bits that it has in its graph alone.
+/// Panics if shapes differ or there is no graph.
+pub fn gat_layer_each<B: OpsBackend>(
+    x: Tensor<B, 3>,
+    rows: GatRows<B>,
+    scoring: GatScoring<B>,
+    heads: GatHeads,
+    [gain, bias]: [Tensor<B, 1>; 2],
+    graphs: &[GatEdges],
+    slope: f32,
+) -> Tensor<B, 3> {
+    let sources: usize = graphs.iter().map(GatEdges::num_sources).sum();
+    let ([batch, num_rows, width], [num_heads, channels]) = (x.dims(), scoring.dims());
+    assert_eq!((batch, num_rows), (1, sources), "gat_layer_each: rows of x and sources of the graphs");
+    let combined = match heads {
+        GatHeads::Concatenate => num_heads * channels,
+        GatHeads::Average => channels,
+    };
+    assert_eq!(width, combined, "gat_layer_each: width of x and of the heads put together");
+    match &rows {
+        GatRows::Project(weight) => {
+            assert_eq!(weight.dims(), [width, scoring.row()], "gat_layer_each: weight")
+        }
+        GatRows::Projected(h) => assert_eq!(h.dims(), [1, num_rows, scoring.row()], "gat_layer_each: rows"),
+    }
+    B::gat_layer_each(x, rows, scoring, heads, [gain, bias], graphs, slope)
+}
+
+/// [`gat_layer_each`] by plain tensor operations: graph by graph.
+pub fn composed_each<B: Backend>(
+    x: Tensor<B, 3>,
+    rows: GatRows<B>,
+    scoring: GatScoring<B>,
+    heads: GatHeads,
+    norm: [Tensor<B, 1>; 2],
+    graphs: &[GatEdges],
+    slope: f32,
+) -> Tensor<B, 3> {
+    let mut first = 0;
+    let of_graph = graphs.iter().map(|edges| {
+        let part = |rows: &Tensor<B, 3>| rows.clone().narrow(1, first, edges.num_sources());
+        let rows = match &rows {
+            GatRows::Project(weight) => GatRows::Project(weight.clone()),
+            GatRows::Projected(h) => GatRows::Projected(part(h)),
+        };
+        let x = part(&x);
+        first += edges.num_sources();
+        composed(x, rows, scoring.clone(), heads, norm.clone(), edges, slope).0
+    });
+    Tensor::cat(of_graph.collect(), 1)
+}
+
 /// [`gat_layer`] by plain tensor operations.
 pub fn composed<B: Backend>(
     x: Tensor<B, 3>,

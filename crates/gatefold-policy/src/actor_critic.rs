@@ -278,7 +278,7 @@ impl<B: OpsBackend> ActorCritic<B> {
 
     /// V of a batch of observations `[B]`, without the actor; of two critics, the smaller.
     pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
-        let h_graph = self.encode(observation).map(|encoding| encoding.graph);
+        let h_graph = self.encode_with(observation, &Wanted::nothing()).map(|encoding| encoding.graph);
         let values = self.first_value(observation, &h_graph);
         match &self.second_critic {
             None => values,
@@ -286,24 +286,33 @@ impl<B: OpsBackend> ActorCritic<B> {
         }
     }
 
-    /// The encoded graph, if the policy reads one; after cross-attention, if it has that.
+    /// The encoded graph with attention and all node vectors, if the policy reads one; after
+    /// cross-attention, if it has that.
     pub fn encode(&self, observation: &Observation<B>) -> Option<GraphEncoding<B>> {
-        self.encode_with(observation, &Wanted::nothing())
+        self.encode_by(observation, |encoder, activations, features| encoder.forward(activations, features))
     }
 
     fn encode_with(&self, observation: &Observation<B>, wanted: &Wanted<B>) -> Option<GraphEncoding<B>> {
+        let (dropped, attended) = (wanted.dropped.as_ref(), wanted.attended);
+        self.encode_by(observation, |encoder, activations, features| {
+            encoder.forward_with(activations, features, dropped, attended)
+        })
+    }
+
+    fn encode_by(
+        &self,
+        observation: &Observation<B>,
+        forward: impl FnOnce(&GraphEncoder<B>, Tensor<B, 2>, Option<Tensor<B, 3>>) -> GraphEncoding<B>,
+    ) -> Option<GraphEncoding<B>> {
         self.graph.as_ref().map(|encoder| {
             let activations = observation.activations.clone();
             let activations = activations.expect("an environment with a graph has activations");
-            let features = observation.node_features.clone();
-            let (dropped, attended) = (wanted.dropped.as_ref(), wanted.attended);
-            let mut encoding = encoder.forward_with(activations, features, dropped, attended);
+            let mut encoding = forward(encoder, activations, observation.node_features.clone());
             if self.graph_frozen {
                 encoding = encoding.detach();
             }
             if let Some(attention) = &self.cross_attention {
-                let nodes = encoding.nodes.last().expect("an encoder has layers").clone();
-                let attended = attention.forward(encoding.graph, nodes);
+                let attended = attention.forward(encoding.graph, encoding.readout.clone());
                 encoding.graph = probe::tensor("activation/cross_attention", attended);
             }
             encoding.graph = probe::tensor("activation/h_graph", encoding.graph);
@@ -321,7 +330,7 @@ impl<B: OpsBackend> ActorCritic<B> {
     /// What the router reads of observations `[B, R]`, if there is a router.
     pub fn read_by_router(&self, observation: &Observation<B>) -> Option<Tensor<B, 2>> {
         self.router.as_ref()?;
-        let h_graph = self.encode(observation).map(|encoding| encoding.graph);
+        let h_graph = self.encode_with(observation, &Wanted::nothing()).map(|encoding| encoding.graph);
         let read = if self.router_reads_observation {
             observation.features.clone()
         } else {

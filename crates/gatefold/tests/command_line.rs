@@ -332,7 +332,7 @@ fn every_key_says_what_it_is_what_it_accepts_and_in_which_unit() {
 #[test]
 fn environments_are_listed_and_checked() {
     let list = gatefold(&["env", "list"]);
-    for name in ["bandit", "cartpole", "corridor", "delve", "identity"] {
+    for name in ["bandit", "cartpole", "corridor", "delve", "identity", "lore"] {
         assert!(list.out.lines().any(|line| line.starts_with(name)), "{}", list.out);
     }
     let check = gatefold(&["env", "check", "cartpole"]);

@@ -22,7 +22,8 @@ pub(super) enum Scores<'a> {
     Gatv2 { a: &'a [f32] },
 }
 
-/// What all graphs of a batch share.
+/// What all graphs of a batch share, and the edges of one or all.
+#[derive(Clone, Copy)]
 pub(super) struct Layer<'a> {
     pub(super) scores: Scores<'a>,
     pub(super) relation_bias: &'a [f32],
@@ -63,8 +64,13 @@ impl Layer<'_> {
 
     /// Floating-point operations of one forward pass over `batch` graphs, roughly.
     pub(super) fn flops(&self, batch: usize) -> usize {
-        let rows = self.edges.num_sources() + self.edges.num_targets() + self.edges.num_edges();
-        2 * batch * (rows * self.row() + 20 * self.edges.num_edges() * self.heads)
+        let rows = self.edges.num_sources() + self.edges.num_targets();
+        self.flops_of(batch * rows, batch * self.edges.num_edges())
+    }
+
+    /// The same over so many rows, of sources and of targets, and edges.
+    pub(super) fn flops_of(&self, rows: usize, edges: usize) -> usize {
+        2 * ((rows + edges) * self.row() + 20 * edges * self.heads)
     }
 
     #[inline(always)]

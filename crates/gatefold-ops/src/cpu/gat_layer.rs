@@ -6,7 +6,7 @@
 
 // B batch, S source rows, T target rows, E edges, H heads, C width of a head, D width of a node
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use burn::backend::{
     Autodiff, Flex,
@@ -23,14 +23,16 @@ use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor, unwrap, wrap},
     gat_kernel::{Layer, Scores},
-    gat_layer_kernel::{Block, backward_blocks, forward_blocks},
+    gat_layer_kernel::{Block, backward_blocks, counts_before, forward_blocks},
     kept::Kept,
     level::level,
     prefetch::prefetch,
     scratch::Scratch,
     sgemm::{Init, Matrix, Panels, gemm},
 };
-use crate::{GatEdges, GatHeads};
+use crate::GatHeads;
+
+pub(super) use super::gat_layer_kernel::Graphs;
 
 /// Rows of a chunk, roughly: as many whole graphs as have so many.
 const CHUNK: usize = 256;
@@ -45,7 +47,7 @@ pub(super) struct Given {
     /// Whether the second input is `W`.
     pub(super) projects: bool,
     pub(super) heads: GatHeads,
-    pub(super) edges: GatEdges,
+    pub(super) graphs: Graphs,
     pub(super) slope: f32,
 }
 
@@ -59,24 +61,31 @@ struct State<const N: usize> {
     attention: FlexTensor,
 }
 
-/// The sizes of a graph and of a chunk of graphs.
-struct Sizes {
-    /// Graphs of a chunk.
+/// How the work is cut.
+struct Work {
+    /// Graphs, and graphs of a chunk.
+    batch: usize,
     graphs: usize,
-    /// Elements of one graph's `x`, projected rows, new rows and attention.
-    x: usize,
-    h: usize,
-    y: usize,
-    attention: usize,
     /// Floating-point operations of the forward pass, roughly.
     flops: usize,
 }
 
-fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<'a>, Sizes) {
+impl Work {
+    /// The graphs of each chunk.
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
+        let (batch, graphs) = (self.batch, self.graphs);
+        (0..batch).step_by(graphs).map(move |first| first..batch.min(first + graphs))
+    }
+}
+
+fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<'a>, Work) {
     let weights = &inputs[2..N - 3];
     let [heads, channels] = dims(&weights[0]);
     let [batch, rows, width] = dims(&inputs[0]);
-    let edges = &given.edges;
+    let (batch, graphs) = match &given.graphs {
+        Graphs::Same(_) => (batch, (CHUNK / rows.max(1)).max(1)),
+        Graphs::Each(graphs) => (graphs.len(), 1),
+    };
     let layer = Layer {
         scores: match weights {
             [a_src, a_dst] => Scores::Gat { a_src: floats(a_src), a_dst: floats(a_dst) },
@@ -84,22 +93,20 @@ fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<
             _ => unreachable!("attention has one or two weights of scores"),
         },
         relation_bias: floats(&inputs[N - 3]),
-        edges,
+        edges: given.graphs.edges(0),
         slope: given.slope,
         heads,
         channels,
     };
-    let product = if given.projects { 2 * rows * width * layer.row() } else { 0 };
-    let sizes = Sizes {
-        graphs: (CHUNK / rows.max(1)).max(1),
-        x: rows * width,
-        h: rows * layer.row(),
-        y: edges.num_targets() * width,
-        attention: edges.num_edges() * heads,
-        flops: layer.flops(batch) + batch * product,
-    };
-    let gain = floats(&inputs[N - 2]);
-    (Block { layer, heads: given.heads, gain, bias: floats(&inputs[N - 1]) }, sizes)
+    let (gain, bias) = (floats(&inputs[N - 2]), floats(&inputs[N - 1]));
+    let before = counts_before(&given.graphs, batch);
+    let all = before[batch];
+    let product = if given.projects { 2 * all.sources * width * layer.row() } else { 0 };
+    let flops = layer.flops_of(all.sources + all.targets, all.edges) + product;
+    (
+        Block { layer, heads: given.heads, gain, bias, graphs: &given.graphs, before },
+        Work { batch, graphs, flops },
+    )
 }
 
 /// The layer's new rows and attention; `keep` the projected rows or do without them.
@@ -108,40 +115,48 @@ fn run<const N: usize>(
     given: &Given,
     keep: bool,
 ) -> (FlexTensor, FlexTensor, Option<Arc<Kept>>) {
-    let (block, sizes) = block(inputs, given);
+    let (block, work) = block(inputs, given);
     let [batch, rows, width] = dims(&inputs[0]);
-    let row = block.layer.row();
-    let mut out = vec![0.0; batch * sizes.y];
-    let mut attention = vec![0.0; batch * sizes.attention];
-    let mut kept = (keep && given.projects).then(|| Kept::new(batch * sizes.h));
-    let second = floats(&inputs[1]);
+    let (row, all) = (block.layer.row(), block.before[work.batch]);
+    let numbers = block.numbers(all);
+    let mut out = vec![0.0; numbers.y];
+    let mut attention = vec![0.0; numbers.attention];
+    let mut kept = (keep && given.projects).then(|| Kept::new(numbers.h));
+    let (first, second) = (floats(&inputs[0]), floats(&inputs[1]));
     if !out.is_empty() {
-        let panels = given.projects.then(|| Panels::new(Matrix::new(second, width, row), batch * rows));
-        let mut tasks = Vec::with_capacity(batch.div_ceil(sizes.graphs));
+        let panels = given.projects.then(|| Panels::new(Matrix::new(second, width, row), all.sources));
+        let mut tasks = Vec::with_capacity(work.batch.div_ceil(work.graphs));
         let mut rest_h = kept.as_deref_mut().unwrap_or_default();
-        let mut rest_attention = &mut attention[..];
-        for (chunk, y) in out.chunks_mut(sizes.graphs * sizes.y).enumerate() {
-            let count = y.len() / sizes.y;
-            let (h, alpha);
-            (h, rest_h) = rest_h.split_at_mut(if rest_h.is_empty() { 0 } else { count * sizes.h });
-            (alpha, rest_attention) = rest_attention.split_at_mut(count * sizes.attention);
-            tasks.push((chunk * sizes.graphs..chunk * sizes.graphs + count, h, y, alpha));
+        let (mut rest_y, mut rest_attention) = (&mut out[..], &mut attention[..]);
+        for graphs in work.chunks() {
+            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+            let (h, y, alpha);
+            (h, rest_h) = rest_h.split_at_mut(if rest_h.is_empty() { 0 } else { end.h - start.h });
+            (y, rest_y) = rest_y.split_at_mut(end.y - start.y);
+            (alpha, rest_attention) = rest_attention.split_at_mut(end.attention - start.attention);
+            tasks.push((graphs, h, y, alpha));
         }
-        map_tasks(tasks, sizes.flops, |(graphs, h, y, alpha)| {
-            let x = &floats(&inputs[0])[graphs.start * sizes.x..graphs.end * sizes.x];
+        map_tasks(tasks, work.flops, |(graphs, h, y, alpha)| {
+            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+            let x = &first[start.x..end.x];
             let Some(panels) = &panels else {
-                forward_blocks(&block, x, &second[graphs.start * sizes.h..graphs.end * sizes.h], y, alpha);
+                forward_blocks(&block, graphs, x, &second[start.h..end.h], y, alpha);
                 return;
             };
-            let mut passing = Scratch::new(if h.is_empty() { graphs.len() * sizes.h } else { 0 });
+            let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
             let h = if h.is_empty() { &mut passing[..] } else { h };
-            let x_rows = Matrix::new(x, graphs.len() * rows, width);
+            let x_rows = Matrix::new(x, x.len() / width, width);
             gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
-            forward_blocks(&block, x, h, y, alpha);
+            forward_blocks(&block, graphs, x, h, y, alpha);
         });
     }
-    let attention = tensor(attention, [batch, given.edges.num_edges(), block.layer.heads]);
-    (tensor(out, [batch, given.edges.num_targets(), width]), attention, kept.map(Arc::new))
+    let [batch, targets, edges] = match &given.graphs {
+        Graphs::Same(edges) => [batch, edges.num_targets(), edges.num_edges()],
+        Graphs::Each(_) => [1, all.targets, all.edges],
+    };
+    debug_assert_eq!(batch * rows, all.sources);
+    let attention = tensor(attention, [batch, edges, block.layer.heads]);
+    (tensor(out, [batch, targets, width]), attention, kept.map(Arc::new))
 }
 
 /// [`crate::gat_layer`] on Flex: nothing is kept.
@@ -159,52 +174,55 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
     fn backward(self, ops: Ops<State<N>, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
         let State { inputs, given, projected, attention } = &ops.state;
-        let (block, sizes) = block(inputs, given);
-        let [batch, rows, width] = dims(&inputs[0]);
-        let row = block.layer.row();
+        let (block, work) = block(inputs, given);
+        let [_, _, width] = dims(&inputs[0]);
+        let (row, all) = (block.layer.row(), block.before[work.batch]);
+        let numbers = block.numbers(all);
         let wants = |input: usize| ops.parents[input].is_some();
         let (wants_weight, wants_product) = (given.projects && wants(1), given.projects && wants(0));
-        let mut d_x = vec![0.0; if wants(0) { batch * sizes.x } else { 0 }];
-        let mut d_rows = vec![0.0; if given.projects { 0 } else { batch * sizes.h }];
+        let mut d_x = vec![0.0; if wants(0) { numbers.x } else { 0 }];
+        let mut d_rows = vec![0.0; if given.projects { 0 } else { numbers.h }];
         let weight = || Matrix::new(floats(&inputs[1]), width, row).t();
-        let panels = wants_product.then(|| Panels::new(weight(), batch * rows));
+        let panels = wants_product.then(|| Panels::new(weight(), all.sources));
         let h = projected.as_ref().map_or_else(|| floats(&inputs[1]), |projected| &projected[..]);
+        let (x, g, attention) = (floats(&inputs[0]), floats(&g), floats(attention));
 
         let mut tasks = Vec::new();
         let (mut rest_x, mut rest_rows) = (&mut d_x[..], &mut d_rows[..]);
-        for first in (0..if sizes.y == 0 { 0 } else { batch }).step_by(sizes.graphs) {
-            let graphs = first..batch.min(first + sizes.graphs);
+        for graphs in work.chunks().filter(|_| numbers.y > 0) {
+            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let (of_x, of_rows);
-            (of_x, rest_x) = rest_x.split_at_mut(if rest_x.is_empty() { 0 } else { graphs.len() * sizes.x });
+            (of_x, rest_x) = rest_x.split_at_mut(if rest_x.is_empty() { 0 } else { end.x - start.x });
             (of_rows, rest_rows) =
-                rest_rows.split_at_mut(if rest_rows.is_empty() { 0 } else { graphs.len() * sizes.h });
+                rest_rows.split_at_mut(if rest_rows.is_empty() { 0 } else { end.h - start.h });
             tasks.push((graphs, of_x, of_rows));
         }
-        let parts = map_tasks(tasks, 3 * sizes.flops, |(graphs, d_x, d_rows)| {
-            let part = |size: usize| graphs.start * size..graphs.end * size;
+        let parts = map_tasks(tasks, 3 * work.flops, |(graphs, d_x, d_rows)| {
+            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let mut d_parameters = vec![0.0; block.num_parameters()];
             let mut d_weight = vec![0.0; if wants_weight { width * row } else { 0 }];
-            let mut passing = Scratch::new(if given.projects { graphs.len() * sizes.h } else { 0 });
+            let mut passing = Scratch::new(if given.projects { end.h - start.h } else { 0 });
             passing.fill(0.0);
             let d_h = if given.projects { &mut passing[..] } else { d_rows };
-            let (g, attention) = (floats(&g), floats(attention));
-            let (of_g, of_attention) = (&g[part(sizes.y)], &attention[part(sizes.attention)]);
-            backward_blocks(&block, &h[part(sizes.h)], of_attention, of_g, d_h, &mut d_parameters);
-            if graphs.end < batch {
+            let (of_g, of_attention) = (&g[start.y..end.y], &attention[start.attention..end.attention]);
+            let of_h = &h[start.h..end.h];
+            backward_blocks(&block, graphs.clone(), of_h, of_attention, of_g, d_h, &mut d_parameters);
+            if graphs.end < work.batch {
                 // The next chunk's first graph comes while the products of this one are computed.
-                prefetch(&h[graphs.end * sizes.h..][..sizes.h]);
-                prefetch(&attention[graphs.end * sizes.attention..][..sizes.attention]);
-                prefetch(&g[graphs.end * sizes.y..][..sizes.y]);
+                let next = block.numbers(block.before[graphs.end + 1]);
+                prefetch(&h[end.h..next.h]);
+                prefetch(&attention[end.attention..next.attention]);
+                prefetch(&g[end.y..next.y]);
             }
-            let count = graphs.len() * rows;
+            let count = d_h.len() / row;
             if let Some(panels) = &panels {
                 gemm(level(), Matrix::new(d_h, count, row), panels, Init::Zero, d_x, |_| {});
             }
             if !d_x.is_empty() {
-                block.add_residual(of_g, d_x);
+                block.add_residual(graphs, of_g, d_x);
             }
             if wants_weight {
-                let (x, d_h) = (&floats(&inputs[0])[part(sizes.x)], Matrix::new(d_h, count, row));
+                let (x, d_h) = (&x[start.x..end.x], Matrix::new(d_h, count, row));
                 let x = Matrix::new(x, count, width).t();
                 gemm(level(), x, &Panels::new(d_h, width), Init::Zero, &mut d_weight, |_| {});
             }

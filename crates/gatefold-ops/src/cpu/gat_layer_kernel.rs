@@ -2,40 +2,111 @@
 
 // S source rows, T target rows, E edges, H heads, C channels of a head, D width of a node
 
+use std::{ops::Range, sync::Arc};
+
 use super::{
     gat_kernel::{Layer, aggregate, backward_graph, backward_scratch, forward_scratch, weigh},
     norm_relu_kernel,
     prefetch::prefetch,
     scratch::Scratch,
 };
-use crate::GatHeads;
+use crate::{GatEdges, GatHeads};
 
-/// What all graphs of a batch share.
+/// The graphs of a batch.
+#[derive(Debug, Clone)]
+pub(super) enum Graphs {
+    /// All the same, each on rows of its own.
+    Same(GatEdges),
+    /// Each another, their rows one after the other.
+    Each(Arc<[GatEdges]>),
+}
+
+impl Graphs {
+    /// The edges of a graph.
+    pub(super) fn edges(&self, graph: usize) -> &GatEdges {
+        match self {
+            Self::Same(edges) => edges,
+            Self::Each(graphs) => &graphs[graph],
+        }
+    }
+}
+
+/// How many source rows, target rows and edges there are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) sources: usize,
+    pub(super) targets: usize,
+    pub(super) edges: usize,
+}
+
+/// What all graphs of a batch share, and the graphs.
 pub(super) struct Block<'a> {
+    /// With the edges of the first graph.
     pub(super) layer: Layer<'a>,
     pub(super) heads: GatHeads,
     /// Of the norm, `[D]`.
     pub(super) gain: &'a [f32],
     pub(super) bias: &'a [f32],
+    pub(super) graphs: &'a Graphs,
+    /// What there is before each graph, and in all.
+    pub(super) before: Vec<Counts>,
 }
 
-impl Block<'_> {
+/// Counts before each of `batch` graphs, and in all.
+pub(super) fn counts_before(graphs: &Graphs, batch: usize) -> Vec<Counts> {
+    let mut before = Vec::with_capacity(batch + 1);
+    let mut sum = Counts::default();
+    before.push(sum);
+    for graph in 0..batch {
+        let edges = graphs.edges(graph);
+        sum.sources += edges.num_sources();
+        sum.targets += edges.num_targets();
+        sum.edges += edges.num_edges();
+        before.push(sum);
+    }
+    before
+}
+
+impl<'a> Block<'a> {
     /// How many numbers are learned, the projection apart.
     pub(super) fn num_parameters(&self) -> usize {
         self.layer.num_parameters() + self.gain.len() + self.bias.len()
     }
 
-    /// Elements of `x` and of the new rows of one graph.
-    fn sizes(&self) -> [usize; 2] {
-        let (edges, width) = (self.layer.edges, self.gain.len());
-        [edges.num_sources() * width, edges.num_targets() * width]
+    /// The layer on one of the graphs.
+    fn on(&self, graph: usize) -> Layer<'a> {
+        Layer { edges: self.graphs.edges(graph), ..self.layer }
     }
 
-    /// Adds the gradient of new rows to that of the rows of `x` that they are.
-    pub(super) fn add_residual(&self, g: &[f32], d_x: &mut [f32]) {
-        let (width, [of_x, of_new]) = (self.gain.len(), self.sizes());
-        for (g, d_x) in g.chunks_exact(of_new).zip(d_x.chunks_exact_mut(of_x)) {
-            for (g, &row) in g.chunks_exact(width).zip(self.layer.edges.targets()) {
+    /// Numbers of `x`, projected rows, new rows and attention for such counts.
+    pub(super) fn numbers(&self, counts: Counts) -> Numbers {
+        Numbers {
+            x: counts.sources * self.gain.len(),
+            h: counts.sources * self.layer.row(),
+            y: counts.targets * self.gain.len(),
+            attention: counts.edges * self.layer.heads,
+        }
+    }
+
+    /// Where the numbers of `graph` are in those of some graphs from `first` on.
+    fn place(&self, graph: usize, first: usize) -> Place {
+        let before = |graph: usize| self.numbers(self.before[graph]);
+        let [origin, start, end] = [before(first), before(graph), before(graph + 1)];
+        Place {
+            x: start.x - origin.x..end.x - origin.x,
+            h: start.h - origin.h..end.h - origin.h,
+            y: start.y - origin.y..end.y - origin.y,
+            attention: start.attention - origin.attention..end.attention - origin.attention,
+        }
+    }
+
+    /// Adds the gradient of the new rows of some graphs to that of the rows of `x` that they are.
+    pub(super) fn add_residual(&self, graphs: Range<usize>, g: &[f32], d_x: &mut [f32]) {
+        let width = self.gain.len();
+        for graph in graphs.clone() {
+            let place = self.place(graph, graphs.start);
+            let (g, d_x) = (&g[place.y], &mut d_x[place.x]);
+            for (g, &row) in g.chunks_exact(width).zip(self.graphs.edges(graph).targets()) {
                 for (d, g) in d_x[row as usize * width..][..width].iter_mut().zip(g) {
                     *d += g;
                 }
@@ -44,21 +115,41 @@ impl Block<'_> {
     }
 }
 
+/// How many numbers there are of each kind.
+pub(super) struct Numbers {
+    pub(super) x: usize,
+    pub(super) h: usize,
+    pub(super) y: usize,
+    pub(super) attention: usize,
+}
+
+/// Where the numbers of a graph are.
+struct Place {
+    x: Range<usize>,
+    h: Range<usize>,
+    y: Range<usize>,
+    attention: Range<usize>,
+}
+
 /// Some graphs forward: new rows and attention, from `x` and its projected rows `h`.
-pub(super) fn forward_blocks(block: &Block<'_>, x: &[f32], h: &[f32], y: &mut [f32], attention: &mut [f32]) {
-    let layer = &block.layer;
-    let edges = layer.edges;
-    let (width, [of_x, of_new]) = (block.gain.len(), block.sizes());
-    let (of_h, of_attention) = (edges.num_sources() * layer.row(), edges.num_edges() * layer.heads);
-    let mut scratch = Scratch::new(forward_scratch(layer));
-    let mut seen = Scratch::new(edges.num_targets() * layer.width());
-    for (graph, y) in y.chunks_exact_mut(of_new).enumerate() {
-        let x = &x[graph * of_x..(graph + 1) * of_x];
-        let h = &h[graph * of_h..(graph + 1) * of_h];
-        let attention = &mut attention[graph * of_attention..(graph + 1) * of_attention];
-        weigh(layer, h, attention, &mut scratch);
-        aggregate(layer, h, attention, &mut seen);
-        for (y, &row) in y.chunks_exact_mut(width).zip(edges.targets()) {
+pub(super) fn forward_blocks(
+    block: &Block<'_>,
+    graphs: Range<usize>,
+    x: &[f32],
+    h: &[f32],
+    y: &mut [f32],
+    attention: &mut [f32],
+) {
+    let width = block.gain.len();
+    for graph in graphs.clone() {
+        let (layer, place) = (block.on(graph), block.place(graph, graphs.start));
+        let (x, h, y, attention) =
+            (&x[place.x], &h[place.h], &mut y[place.y], &mut attention[place.attention]);
+        let mut scratch = Scratch::new(forward_scratch(&layer));
+        let mut seen = Scratch::new(layer.edges.num_targets() * layer.width());
+        weigh(&layer, h, attention, &mut scratch);
+        aggregate(&layer, h, attention, &mut seen);
+        for (y, &row) in y.chunks_exact_mut(width).zip(layer.edges.targets()) {
             y.copy_from_slice(&x[row as usize * width..][..width]);
         }
         let seen = block.put_together(&mut seen);
@@ -70,37 +161,34 @@ pub(super) fn forward_blocks(block: &Block<'_>, x: &[f32], h: &[f32], y: &mut [f
 /// of the scores, the relation bias, gain and bias, one after the other).
 pub(super) fn backward_blocks(
     block: &Block<'_>,
+    graphs: Range<usize>,
     h: &[f32],
     attention: &[f32],
     g: &[f32],
     d_h: &mut [f32],
     d_parameters: &mut [f32],
 ) {
-    let layer = &block.layer;
-    let edges = layer.edges;
-    let [_, of_new] = block.sizes();
-    let (of_h, of_attention) = (edges.num_sources() * layer.row(), edges.num_edges() * layer.heads);
-    let (of_scores, norm) = d_parameters.split_at_mut(layer.num_parameters());
+    let (of_scores, norm) = d_parameters.split_at_mut(block.layer.num_parameters());
     let (d_gain, d_bias) = norm.split_at_mut(block.gain.len());
-    let mut scratch = Scratch::new(backward_scratch(layer));
-    let mut seen = Scratch::new(edges.num_targets() * layer.width());
-    let mut d_seen = Scratch::new(edges.num_targets() * layer.width());
-    let graphs = h.len() / of_h;
-    for (graph, d_h) in d_h.chunks_exact_mut(of_h).enumerate() {
-        if graph + 1 < graphs {
-            prefetch(&h[(graph + 1) * of_h..][..of_h]);
-            prefetch(&attention[(graph + 1) * of_attention..][..of_attention]);
-            prefetch(&g[(graph + 1) * of_new..][..of_new]);
+    for graph in graphs.clone() {
+        if graph + 1 < graphs.end {
+            let next = block.place(graph + 1, graphs.start);
+            prefetch(&h[next.h]);
+            prefetch(&attention[next.attention]);
+            prefetch(&g[next.y]);
         }
-        let h = &h[graph * of_h..(graph + 1) * of_h];
-        let g = &g[graph * of_new..(graph + 1) * of_new];
-        let attention = &attention[graph * of_attention..(graph + 1) * of_attention];
-        aggregate(layer, h, attention, &mut seen);
+        let (layer, place) = (block.on(graph), block.place(graph, graphs.start));
+        let new = layer.edges.num_targets() * layer.width();
+        let mut scratch = Scratch::new(backward_scratch(&layer));
+        let (mut seen, mut d_seen) = (Scratch::new(new), Scratch::new(new));
+        let (h, d_h, g, attention) =
+            (&h[place.h.clone()], &mut d_h[place.h], &g[place.y], &attention[place.attention]);
+        aggregate(&layer, h, attention, &mut seen);
         let put_together = block.put_together(&mut seen);
-        let d = &mut d_seen[..of_new];
+        let d = &mut d_seen[..g.len()];
         norm_relu_kernel::backward_rows(put_together, block.gain, block.bias, g, d, d_gain, d_bias);
         block.take_apart(&mut d_seen);
-        backward_graph(layer, h, attention, &d_seen, d_h, of_scores, &mut scratch);
+        backward_graph(&layer, h, attention, &d_seen, d_h, of_scores, &mut scratch);
     }
 }
 

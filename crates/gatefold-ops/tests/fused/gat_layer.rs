@@ -1,6 +1,6 @@
 use burn::backend::Flex;
 use burn::tensor::{DType, Tensor, backend::Backend};
-use gatefold_ops::{GatEdges, GatHeads, GatRows, GatScoring, composed, gat_layer};
+use gatefold_ops::{GatEdges, GatHeads, GatRows, GatScoring, composed, gat_layer, gat_layer_each};
 use proptest::prelude::*;
 
 use crate::gat::{RELATIONS, random_edges};
@@ -211,6 +211,95 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
             })
         };
         assert!(at(1) == at(2));
+    }
+}
+
+/// Several cases with the parameters of the first as one call: new rows and the gradients of `x`, and of
+/// weight, scores and norm, joined.
+fn each(cases: &[Case]) -> (Tensor<Flex, 3>, Tensor<Flex, 3>, Vec<f32>) {
+    let case = &cases[0];
+    let joined =
+        |of: fn(&Case) -> &Tensor<Flex, 3>| Tensor::cat(cases.iter().map(|c| of(c).clone()).collect(), 1);
+    let (x, weight, h) = (leaf(&joined(|c| &c.x)), leaf(&case.weight), data(&joined(|c| &c.h)));
+    let scores: Vec<_> = case.scores.iter().map(leaf).collect();
+    let norm = case.norm.each_ref().map(leaf);
+    let rows = if case.kind.projects { GatRows::Project(weight.clone()) } else { GatRows::Projected(h) };
+    let graphs: Vec<_> = cases.iter().map(|case| case.edges.clone()).collect();
+    let (scoring, heads) = (case.scoring(&scores), case.kind.heads);
+    let out = gat_layer_each(x.clone(), rows, scoring, heads, norm.clone(), &graphs, 0.2);
+    let grads = (out.clone() * data(&joined(|c| &c.g))).sum().backward();
+    let mut of_parameters = Vec::new();
+    if case.kind.projects {
+        of_parameters.extend(values(&weight.grad(&grads).expect("a gradient")));
+    }
+    scores.iter().for_each(|score| of_parameters.extend(values(&score.grad(&grads).expect("a gradient"))));
+    norm.iter().for_each(|norm| of_parameters.extend(values(&norm.grad(&grads).expect("a gradient"))));
+    (out.inner(), x.grad(&grads).expect("a gradient"), of_parameters)
+}
+
+#[test]
+fn graphs_of_their_own_have_the_bits_that_each_has_alone_and_gradients_that_add_up() {
+    for (gatv2, projects) in [(false, true), (true, true), (false, false), (true, false)] {
+        let kind = Kind { gatv2, projects, heads: GatHeads::Concatenate, in_place: false };
+        let sizes = [[1, 12, 7, 4, 16], [1, 300, 280, 4, 16], [1, 5, 9, 4, 16]];
+        let mut cases: Vec<_> =
+            sizes.into_iter().zip(3..).map(|(size, seed)| Case::new(kind, size, seed)).collect();
+        for i in 1..cases.len() {
+            let (weight, scores, norm) =
+                (cases[0].weight.clone(), cases[0].scores.clone(), cases[0].norm.clone());
+            (cases[i].weight, cases[i].scores, cases[i].norm) = (weight, scores, norm);
+        }
+        let (out, of_x, of_parameters) = each(&cases);
+        let (mut rows, mut new_rows, mut sum) = (0, 0, vec![0.0; of_parameters.len()]);
+        for case in &cases {
+            let alone = case.run(gat_layer);
+            let [sources, targets] = [case.edges.num_sources(), case.edges.num_targets()];
+            assert_eq!(bits(&out.clone().narrow(1, new_rows, targets)), bits(&alone.out));
+            assert_eq!(bits(&of_x.clone().narrow(1, rows, sources)), bits(&alone.of_x));
+            (rows, new_rows) = (rows + sources, new_rows + targets);
+            let mut of_alone = if projects { alone.of_rows } else { Vec::new() };
+            alone.of_scores.iter().for_each(|score| of_alone.extend(values(score)));
+            alone.of_norm.iter().for_each(|norm| of_alone.extend(values(norm)));
+            sum.iter_mut().zip(of_alone).for_each(|(sum, d)| *sum += d);
+        }
+        let count = sum.len();
+        assert_within(
+            "sum of gradients",
+            1e-5,
+            5.0,
+            &from_vec(of_parameters, [count]),
+            &from_vec(sum, [count]),
+        );
+        let at = |threads| {
+            with_threads(threads, || {
+                let (out, of_x, rest) = each(&cases);
+                (bits(&out), bits(&of_x), rest)
+            })
+        };
+        assert!(at(1) == at(2), "the number of threads changes nothing");
+        let one_by_one = {
+            let all = |t: fn(&Case) -> &Tensor<Flex, 3>| {
+                Tensor::cat(cases.iter().map(|c| t(c).clone()).collect(), 1)
+            };
+            let case = &cases[0];
+            let rows = if projects {
+                GatRows::Project(case.weight.clone())
+            } else {
+                GatRows::Projected(all(|c| &c.h))
+            };
+            let graphs: Vec<_> = cases.iter().map(|case| case.edges.clone()).collect();
+            let scoring = case.scoring(&case.scores);
+            composed::gat_layer_each(
+                all(|c| &c.x),
+                rows,
+                scoring,
+                kind.heads,
+                case.norm.clone(),
+                &graphs,
+                0.2,
+            )
+        };
+        assert_within("composition", 1e-5, 1.0, &out, &one_by_one);
     }
 }
 

@@ -6,6 +6,7 @@ mod entmax15;
 mod experts;
 mod gat;
 mod gat_layer;
+mod gather_rows;
 mod gatv2;
 mod linear;
 mod mlp;

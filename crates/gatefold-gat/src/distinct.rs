@@ -1,0 +1,390 @@
+//! The distinct rows of a batch: what is computed once for all states that agree on it.
+//!
+//! What layer l makes of a node depends on the activations within l steps of it alone. Few nodes are
+//! active in a state of a knowledge graph, so that most nodes' rows are those of the graph at rest, and
+//! many of the others are the same in several states.
+
+// B batch, V input rows of the encoder, T readout rows, G features of a node
+
+use gatefold_ops::GatEdges;
+
+use crate::topology::{LayerTopology, Topology};
+
+/// States that are looked at before it is decided whether distinct rows pay.
+const LOOKED_AT: usize = 16;
+
+/// States whose rows make one graph: fewer repeat less, more leave the cache.
+const STATES: usize = 64;
+
+/// The distinct rows of a batch, as one graph for each [`STATES`] states.
+#[derive(Debug)]
+pub(crate) struct DistinctRows {
+    /// Input row of the encoder of each distinct input, all graphs one after the other.
+    pub(crate) inputs: Vec<u32>,
+    /// Its activation.
+    pub(crate) activations: Vec<f32>,
+    /// Its features.
+    pub(crate) features: Vec<f32>,
+    /// For each layer the edges of every graph.
+    pub(crate) layers: Vec<Vec<GatEdges>>,
+    /// Distinct row of the last layer of each state and readout row, `[B * T]`.
+    pub(crate) readout: Vec<u32>,
+}
+
+/// Node inputs of a batch on the host: activations `[B, V]` and features `[B, V, G]`, `V` all graph nodes.
+pub(crate) struct NodeInputs<'a> {
+    pub(crate) nodes: usize,
+    pub(crate) activations: &'a [f32],
+    pub(crate) features: &'a [f32],
+}
+
+impl DistinctRows {
+    /// The distinct rows of a batch; `None` where they are more than two thirds of all rows in its first
+    /// states, so that looking for them would cost more than it saves.
+    pub(crate) fn of(topology: &Topology, batch: &NodeInputs<'_>) -> Option<Self> {
+        let states = batch.activations.len() / batch.nodes;
+        let all: usize = topology.input_nodes.len()
+            + topology.layers.iter().map(|layer| layer.edges.num_targets()).sum::<usize>();
+        let mut search = Search::new(topology, batch);
+        let mut rows = Self {
+            inputs: Vec::new(),
+            activations: Vec::new(),
+            features: Vec::new(),
+            layers: vec![Vec::new(); topology.layers.len()],
+            readout: Vec::with_capacity(states * topology.readout_nodes.len()),
+        };
+        for first in (0..states).step_by(STATES) {
+            let end = states.min(first + STATES);
+            let last_rows = rows.layers.last().expect("an encoder has layers");
+            let before = last_rows.iter().map(|edges| edges.num_targets() as u32).sum();
+            for state in first..end {
+                search.add(state, before, &mut rows.readout);
+                let seen = state + 1;
+                if seen == LOOKED_AT.min(states) && 3 * search.num_rows() > 2 * seen * all {
+                    return None;
+                }
+            }
+            search.finish(&mut rows);
+        }
+        Some(rows)
+    }
+}
+
+/// The rows of one layer, or of the encoder's input, in the graph under way.
+struct Level {
+    /// Rows of the layer: the first distinct rows are these at rest.
+    at_rest: usize,
+    /// Distinct row that each row is in the present state.
+    now: Vec<u32>,
+    /// Rows that are not at rest in the present state.
+    moved: Vec<u32>,
+    /// Which state each row was last reached in.
+    reached: Vec<u32>,
+    /// Sum over the row's moved sources, see [`Spread`].
+    hash: Vec<u64>,
+    found: Table,
+    /// Row of the layer of each distinct row.
+    row: Vec<u32>,
+    /// For layers: the distinct row of the level below that each is on its way in, and those of its sources.
+    own: Vec<u32>,
+    sources: Vec<u32>,
+    /// Where the sources of each distinct row begin.
+    offsets: Vec<u32>,
+}
+
+impl Level {
+    fn new(rows: usize) -> Self {
+        Self {
+            at_rest: rows,
+            now: (0..rows as u32).collect(),
+            moved: Vec::new(),
+            reached: vec![0; rows],
+            hash: vec![0; rows],
+            found: Table::default(),
+            row: Vec::new(),
+            own: Vec::new(),
+            sources: Vec::new(),
+            offsets: Vec::new(),
+        }
+    }
+
+    /// Back to rest.
+    fn rest(&mut self) {
+        for row in self.moved.drain(..) {
+            self.now[row as usize] = row;
+        }
+    }
+
+    /// Starts a new graph with the rows at rest.
+    fn begin(&mut self, edges: Option<&GatEdges>) {
+        self.found.clear();
+        self.row.clear();
+        self.row.extend(0..self.at_rest as u32);
+        if let Some(edges) = edges {
+            self.own = edges.targets().to_vec();
+            self.sources = edges.sources().to_vec();
+            self.offsets = edges.offsets().to_vec();
+        }
+    }
+}
+
+/// Calls `found` with every node whose activation or some feature is not 0.
+fn for_each_moved(activations: &[f32], features: &[f32], mut found: impl FnMut(usize)) {
+    let any = |xs: &[f32]| xs.iter().fold(0, |bits, x| bits | x.to_bits()) != 0;
+    if features.is_empty() {
+        const SOME: usize = 16;
+        for (i, some) in activations.chunks(SOME).enumerate().filter(|(_, some)| any(some)) {
+            let moved = some.iter().enumerate().filter(|(_, x)| x.to_bits() != 0);
+            moved.for_each(|(at, _)| found(i * SOME + at));
+        }
+        return;
+    }
+    let width = features.len() / activations.len();
+    for (node, features) in features.chunks_exact(width).enumerate() {
+        if activations[node].to_bits() != 0 || any(features) {
+            found(node);
+        }
+    }
+}
+
+/// Where a layer's sources lead: for each the targets that it reaches, with a factor of the edge's own.
+///
+/// A target's hash is the sum over its moved sources of factor times distinct row, so that sources at
+/// rest cost nothing.
+#[derive(Debug)]
+pub(crate) struct Spread {
+    offsets: Vec<u32>,
+    targets: Vec<(u32, u64)>,
+}
+
+impl Spread {
+    pub(crate) fn new(edges: &GatEdges) -> Self {
+        let mut reached = vec![Vec::new(); edges.num_sources()];
+        for (target, &own) in edges.targets().iter().enumerate() {
+            let range = edges.offsets()[target] as usize..edges.offsets()[target + 1] as usize;
+            // A target's own row is added to what it receives, so it is read without an edge too.
+            for (number, &source) in edges.sources()[range].iter().chain([&own]).enumerate() {
+                let factor = mix(((target as u64) << 32) | (number as u64 + 1)) | 1;
+                reached[source as usize].push((target as u32, factor));
+            }
+        }
+        let mut offsets = vec![0];
+        offsets.extend(reached.iter().scan(0, |sum, targets| {
+            *sum += targets.len() as u32;
+            Some(*sum)
+        }));
+        Self { offsets, targets: reached.concat() }
+    }
+
+    fn of(&self, source: u32) -> &[(u32, u64)] {
+        &self.targets[self.offsets[source as usize] as usize..self.offsets[source as usize + 1] as usize]
+    }
+}
+
+/// A hash of well-spread bits.
+fn mix(x: u64) -> u64 {
+    let x = (x ^ x >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (x ^ x >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// Distinct rows by hash, for whoever can tell whether two of one hash are the same.
+#[derive(Default)]
+struct Table {
+    /// Hash and row; a power of two of them, at most half in use.
+    slots: Vec<(u64, u32)>,
+    len: usize,
+}
+
+impl Table {
+    const FREE: u32 = u32::MAX;
+
+    fn clear(&mut self) {
+        self.slots.fill((0, Self::FREE));
+        self.len = 0;
+    }
+
+    fn start(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & (self.slots.len() - 1)
+    }
+
+    fn find(&self, hash: u64, same: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut at = self.start(hash);
+        loop {
+            let (held, row) = self.slots[at];
+            if row == Self::FREE {
+                return None;
+            }
+            if held == hash && same(row) {
+                return Some(row);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// Adds a row that is not there.
+    fn insert(&mut self, hash: u64, row: u32) {
+        if 2 * (self.len + 1) > self.slots.len() {
+            let more = vec![(0, Self::FREE); (2 * self.slots.len()).max(1024)];
+            let held = std::mem::replace(&mut self.slots, more);
+            for (hash, row) in held.into_iter().filter(|&(_, row)| row != Self::FREE) {
+                self.put(hash, row);
+            }
+        }
+        self.put(hash, row);
+        self.len += 1;
+    }
+
+    fn put(&mut self, hash: u64, row: u32) {
+        let mut at = self.start(hash);
+        while self.slots[at].1 != Self::FREE {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = (hash, row);
+    }
+}
+
+/// What finds the distinct rows of one graph after the other.
+struct Search<'a> {
+    topology: &'a Topology,
+    batch: &'a NodeInputs<'a>,
+    features: usize,
+    /// The input and each layer.
+    levels: Vec<Level>,
+    activations: Vec<f32>,
+    of_features: Vec<f32>,
+    state: u32,
+}
+
+impl<'a> Search<'a> {
+    fn new(topology: &'a Topology, batch: &'a NodeInputs<'a>) -> Self {
+        let layers = topology.layers.iter().map(|layer| Level::new(layer.edges.num_targets()));
+        let mut search = Self {
+            topology,
+            batch,
+            features: batch.features.len() / batch.activations.len().max(1),
+            levels: std::iter::once(Level::new(topology.input_nodes.len())).chain(layers).collect(),
+            activations: Vec::new(),
+            of_features: Vec::new(),
+            state: 0,
+        };
+        search.begin();
+        search
+    }
+
+    fn begin(&mut self) {
+        let inputs = self.topology.input_nodes.len();
+        self.levels[0].begin(None);
+        for (level, layer) in self.levels[1..].iter_mut().zip(&self.topology.layers) {
+            level.begin(Some(&layer.edges));
+        }
+        (self.activations, self.of_features) = (vec![0.0; inputs], vec![0.0; inputs * self.features]);
+    }
+
+    fn num_rows(&self) -> usize {
+        self.levels.iter().map(|level| level.row.len()).sum()
+    }
+
+    /// Adds the rows of a state, and the distinct rows, counted from `before`, that it reads out.
+    fn add(&mut self, state: usize, before: u32, readout: &mut Vec<u32>) {
+        self.state += 1;
+        self.add_inputs(state);
+        for layer in 0..self.topology.layers.len() {
+            self.add_layer(layer);
+        }
+        let last = self.levels.last().expect("the input at least");
+        readout.extend(last.now.iter().map(|row| before + row));
+        self.levels.iter_mut().for_each(Level::rest);
+    }
+
+    fn add_inputs(&mut self, state: usize) {
+        let (nodes, width) = (self.batch.nodes, self.features);
+        let activations = &self.batch.activations[state * nodes..(state + 1) * nodes];
+        let features = &self.batch.features[state * nodes * width..(state + 1) * nodes * width];
+        let level = &mut self.levels[0];
+        for_each_moved(activations, features, |node| {
+            let Some(row) = self.topology.input_row(node) else { return };
+            let activation = activations[node];
+            let features = &features[node * width..(node + 1) * width];
+            let bits = features.iter().map(|x| x.to_bits()).chain([activation.to_bits(), row]);
+            let hash = bits.fold(0, |hash: u64, bits| mix(hash.rotate_left(5) ^ u64::from(bits)));
+            let known = level.found.find(hash, |id| {
+                let at = id as usize;
+                let same = |a: &f32, b: &f32| a.to_bits() == b.to_bits();
+                level.row[at] == row
+                    && same(&self.activations[at], &activation)
+                    && self.of_features[at * width..(at + 1) * width]
+                        .iter()
+                        .zip(features)
+                        .all(|(a, b)| same(a, b))
+            });
+            let id = known.unwrap_or_else(|| {
+                let id = level.row.len() as u32;
+                level.row.push(row);
+                self.activations.push(activation);
+                self.of_features.extend_from_slice(features);
+                level.found.insert(hash, id);
+                id
+            });
+            level.now[row as usize] = id;
+            level.moved.push(row);
+        });
+    }
+
+    fn add_layer(&mut self, layer: usize) {
+        let (below, above) = self.levels.split_at_mut(layer + 1);
+        let (below, level) = (&below[layer], &mut above[0]);
+        let LayerTopology { edges, spread, .. } = &self.topology.layers[layer];
+        for &source in &below.moved {
+            let id = below.now[source as usize];
+            for &(target, factor) in spread.of(source) {
+                let at = target as usize;
+                if level.reached[at] != self.state {
+                    level.reached[at] = self.state;
+                    level.hash[at] = u64::from(target);
+                    level.moved.push(target);
+                }
+                level.hash[at] = level.hash[at].wrapping_add(factor.wrapping_mul(u64::from(id)));
+            }
+        }
+        for &target in &level.moved {
+            let own = below.now[edges.targets()[target as usize] as usize];
+            let in_edges =
+                edges.offsets()[target as usize] as usize..edges.offsets()[target as usize + 1] as usize;
+            let sources = &edges.sources()[in_edges];
+            let hash = mix(level.hash[target as usize]);
+            let known = level.found.find(hash, |id| {
+                let at = id as usize;
+                let held = &level.sources[level.offsets[at] as usize..level.offsets[at + 1] as usize];
+                level.row[at] == target
+                    && level.own[at] == own
+                    && held.iter().zip(sources).all(|(&held, &source)| held == below.now[source as usize])
+            });
+            level.now[target as usize] = known.unwrap_or_else(|| {
+                let id = level.row.len() as u32;
+                level.row.push(target);
+                level.own.push(own);
+                level.sources.extend(sources.iter().map(|&source| below.now[source as usize]));
+                level.offsets.push(level.sources.len() as u32);
+                level.found.insert(hash, id);
+                id
+            });
+        }
+    }
+
+    /// Hands the rows of the graph on and begins the next.
+    fn finish(&mut self, rows: &mut DistinctRows) {
+        rows.inputs.extend_from_slice(&self.levels[0].row);
+        rows.activations.append(&mut self.activations);
+        rows.features.append(&mut self.of_features);
+        for (layer, graphs) in rows.layers.iter_mut().enumerate() {
+            let num_sources = self.levels[layer].row.len();
+            let level = &mut self.levels[layer + 1];
+            let (own, sources) = (std::mem::take(&mut level.own), std::mem::take(&mut level.sources));
+            graphs.push(self.topology.layers[layer].edges.with_rows(&level.row, sources, own, num_sources));
+        }
+        self.begin();
+    }
+}

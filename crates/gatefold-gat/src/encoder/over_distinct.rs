@@ -1,0 +1,84 @@
+//! The encoder over the distinct rows of a batch, with the bits of the encoder over all rows.
+
+// B batch, V graph nodes, R distinct rows of a layer, T readout rows, G features of a node, D hidden
+
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use gatefold_ops::{GatRows, OpsBackend, gather_rows, mix, probe, softmax};
+
+use super::{GraphEncoder, GraphEncoding, embed, projected};
+use crate::distinct::{DistinctRows, NodeInputs};
+
+impl<B: OpsBackend> GraphEncoder<B> {
+    /// The distinct rows of activations `[B, V]` and features `[B, V, G]`; `None` where all rows are to be
+    /// computed: where there are too many distinct ones, on backends that would have to fetch the
+    /// activations, and where a probe has to see every row.
+    pub(super) fn distinct_rows(
+        &self,
+        activations: &Tensor<B, 2>,
+        features: Option<&Tensor<B, 3>>,
+    ) -> Option<DistinctRows> {
+        if probe::is_installed() {
+            return None;
+        }
+        let [_, nodes] = activations.dims();
+        let topology = &self.topology;
+        let found = B::on_host(activations, |activations| {
+            let of =
+                |features: &[f32]| DistinctRows::of(topology, &NodeInputs { nodes, activations, features });
+            match features {
+                None => of(&[]),
+                Some(features) => B::on_host(features, of).flatten(),
+            }
+        });
+        found.flatten()
+    }
+
+    /// The encoding of `batch` states by their distinct rows.
+    pub(super) fn forward_distinct(
+        &self,
+        batch: usize,
+        rows: DistinctRows,
+        device: &B::Device,
+    ) -> GraphEncoding<B> {
+        let DistinctRows { inputs, activations, features, layers, readout } = rows;
+        let (count, inputs) = (inputs.len(), Arc::<[u32]>::from(inputs));
+        let activations = Tensor::<B, 2>::from_data(TensorData::new(activations, [1, count]), device);
+        let featured = self.feature_projection.as_ref().map(|projection| {
+            let width = features.len() / count;
+            (Tensor::<B, 2>::from_data(TensorData::new(features, [count, width]), device), projection.val())
+        });
+        let base = self.input_base(device); // [S, D]
+        let direction = self.activation_embedding.val(); // [1, D]
+        let embedded = |base: Tensor<B, 2>, direction: Tensor<B, 2>| {
+            embed(gather_rows(base, &inputs), activations.clone(), direction)
+        };
+        let first = &self.layers[0];
+        let mut x = embedded(base.clone(), direction.clone()); // [1, R, D]
+        let mut h = embedded(first.project(base), first.project(direction));
+        if let Some((features, projection)) = featured {
+            x = x + projected(features.clone(), projection.clone(), [1, count]);
+            h = h + projected(features, first.project(projection), [1, count]);
+        }
+        let mut projected_rows = Some(h);
+        for (layer, graphs) in self.layers.iter().zip(&layers) {
+            let rows = projected_rows.take().map_or_else(|| layer.rows(), GatRows::Projected);
+            x = layer.attend_each(x, rows, graphs);
+        }
+        let [_, count, hidden] = x.dims();
+        let x = x.reshape([count, hidden]); // [R, D]
+        let (readout, targets) = (Arc::<[u32]>::from(readout), self.topology.readout_nodes.len());
+        let scores = gather_rows(self.readout_scores(x.clone()), &readout).reshape([batch, targets]); // [B, T]
+        let nodes = gather_rows(x, &readout).reshape([batch, targets, hidden]);
+        let graph = mix(softmax(scores.clone()), nodes.clone());
+        GraphEncoding {
+            graph,
+            scores,
+            readout: nodes,
+            attention: Vec::new(),
+            attended: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+}
