@@ -63,7 +63,8 @@ pub struct Trainee {
     pub learner: Learner,
     /// The scale of rewards.
     pub rewards: RewardScaler,
-    optimizer: AdamW<Flex>,
+    /// Its optimizer.
+    pub optimizer: AdamW<Flex>,
     optimizer_steps: u64,
     iteration: u64,
     seed: u64,

@@ -53,38 +53,29 @@ pub fn adamw_step<B: OpsBackend, const D: usize>(
     B::adamw_step(param, grad, m, v, step)
 }
 
-/// What becomes of a leaf's node in the graph when its value changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaf {
-    /// A new node takes its place.
-    New,
-    /// It stays, which is cheaper than the step itself: new nodes for all parameters cost more than a small
-    /// network's arithmetic. Burn 0.21 forgets a part of a graph that no tensor refers to when another
-    /// thread ends a backward pass, and leaves that stay do not count as such. So this is for graphs whose
-    /// operations hold their inputs until they are registered, as [`mlp`](crate::mlp()) and
-    /// [`ppo_loss`](crate::ppo_loss()) do and Burn's `cat` does not. Without effect on other backends.
-    Kept,
-}
-
-/// [`adamw_step`] of a tracked leaf, such as a module's parameter, with moments that are changed in place.
+/// [`adamw_step`] of a tracked leaf, such as a module's parameter, with moments that are changed in place:
+/// a new leaf.
 ///
-/// Gradient and moments are tensors of the parameter's number of elements, of any rank.
+/// Gradient and moments are tensors of the parameter's number of elements, of any rank; panics if they have
+/// another.
 pub fn adamw_leaf<B: OpsAutodiffBackend, const D: usize>(
     param: Tensor<B, D>,
     grad: FloatTensor<B::InnerBackend>,
     [m, v]: [&mut FloatTensor<B::InnerBackend>; 2],
     step: &AdamwStep,
-    leaf: Leaf,
 ) -> Tensor<B, D> {
-    let elements = param.shape().num_elements();
-    let sizes = [&grad, &*m, &*v].map(|t| t.shape().num_elements());
-    assert_eq!(sizes, [elements; 3], "adamw_leaf: elements of gradient and moments");
-    B::adamw_leaf(param, grad, [m, v], step, leaf)
+    B::adamw_leaf(param, grad, [m, v], step)
 }
 
 /// [`squared_norm`] of several tensors of any rank, read back at once.
 pub fn squared_norms<B: OpsBackend>(tensors: &[FloatTensor<B>]) -> Vec<f64> {
     B::squared_norms(tensors)
+}
+
+/// The sums of squares of neighbouring parts of a tensor of these sizes, which cover it; read back at once.
+pub fn squared_norms_of_parts<B: OpsBackend>(tensor: &FloatTensor<B>, sizes: &[usize]) -> Vec<f64> {
+    assert_eq!(sizes.iter().sum::<usize>(), tensor.shape().num_elements(), "parts of a tensor cover it");
+    B::squared_norms_of_parts(tensor, sizes)
 }
 
 /// The sum of squares of all elements, `[1]`; accumulated in `f64` on the CPU.
@@ -138,6 +129,16 @@ pub(crate) fn norms_one_by_one<B: OpsBackend>(tensors: &[FloatTensor<B>]) -> Vec
     let sums = tensors.iter().map(|t| squared_norm::<B, 1>(flat(t.clone()))).collect();
     let sums = Tensor::<B, 1>::cat(sums, 0).into_data().convert::<f64>();
     sums.into_vec().expect("converted to f64")
+}
+
+/// [`squared_norms_of_parts`] one after the other.
+pub(crate) fn norms_of_parts<B: OpsBackend>(tensor: &FloatTensor<B>, sizes: &[usize]) -> Vec<f64> {
+    let (all, mut first) = (flat::<B>(tensor.clone()), 0);
+    let part = |&size: &usize| {
+        first += size;
+        all.clone().narrow(0, first - size, size).into_primitive().tensor()
+    };
+    norms_one_by_one::<B>(&sizes.iter().map(part).collect::<Vec<_>>())
 }
 
 fn flat<B: Backend>(t: FloatTensor<B>) -> Tensor<B, 1> {

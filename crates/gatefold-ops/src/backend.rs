@@ -8,9 +8,9 @@ use burn::tensor::{
     ops::FloatTensor,
 };
 
-use crate::adamw::{leaf_by_step, norms_one_by_one};
+use crate::adamw::{leaf_by_step, norms_of_parts, norms_one_by_one};
 use crate::{
-    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, Leaf, MlpLayer, PpoBatch,
+    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer, PpoBatch,
     PpoLossConfig, composed,
 };
 
@@ -34,9 +34,14 @@ pub trait OpsBackend: Backend {
         composed::mlp(x, layers)
     }
 
-    /// See [`crate::mlp_column`].
-    fn mlp_column(x: Tensor<Self, 2>, layers: Vec<MlpLayer<Self>>) -> Tensor<Self, 1> {
-        composed::mlp_column(x, layers)
+    /// See [`crate::flat_mlp`].
+    fn flat_mlp(x: Tensor<Self, 2>, parameters: Tensor<Self, 1>, mlp: &FlatMlp) -> Tensor<Self, 2> {
+        composed::flat_mlp(x, parameters, mlp)
+    }
+
+    /// See [`crate::flat_mlp_column`].
+    fn flat_mlp_column(x: Tensor<Self, 2>, parameters: Tensor<Self, 1>, mlp: &FlatMlp) -> Tensor<Self, 1> {
+        composed::flat_mlp_column(x, parameters, mlp)
     }
 
     /// See [`crate::adamw_step`].
@@ -58,6 +63,11 @@ pub trait OpsBackend: Backend {
     /// See [`crate::squared_norms`].
     fn squared_norms(tensors: &[FloatTensor<Self>]) -> Vec<f64> {
         norms_one_by_one::<Self>(tensors)
+    }
+
+    /// See [`crate::squared_norms_of_parts`].
+    fn squared_norms_of_parts(tensor: &FloatTensor<Self>, sizes: &[usize]) -> Vec<f64> {
+        norms_of_parts::<Self>(tensor, sizes)
     }
 
     /// See [`crate::ppo_loss`].
@@ -217,7 +227,6 @@ pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBac
         grad: FloatTensor<Self::InnerBackend>,
         moments: [&mut FloatTensor<Self::InnerBackend>; 2],
         step: &AdamwStep,
-        _leaf: Leaf,
     ) -> Tensor<Self, D> {
         leaf_by_step(param, grad, moments, step)
     }

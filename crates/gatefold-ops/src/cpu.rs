@@ -47,9 +47,9 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use crate::adamw::{leaf_by_step, norms_one_by_one};
+use crate::adamw::{leaf_by_step, norms_of_parts, norms_one_by_one};
 use crate::{
-    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, Leaf, MlpLayer,
+    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer,
     OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, composed,
 };
 use flat::{unwrap, wrap};
@@ -88,7 +88,7 @@ macro_rules! layer_of_graphs {
 
 /// The methods that differ only in which entry of the kernel's module they call.
 macro_rules! fused_operations {
-    ($entry:ident, $pack:ident, $packed_mix:ident $(, $checkpoints:ident)?) => {
+    ($entry:ident, $flat:ident, $pack:ident, $packed_mix:ident $(, $checkpoints:ident)?) => {
         fn linear_act(
             x: Tensor<Self, 2>,
             weight: Tensor<Self, 2>,
@@ -105,14 +105,25 @@ macro_rules! fused_operations {
             if !(all_f32!(x) && layers.iter().all(|layer| all_f32!(layer.weight, layer.bias))) {
                 return composed::mlp(x, layers);
             }
-            wrap(mlp::$entry$(::<$checkpoints>)?(unwrap(x), layers, false))
+            wrap(mlp::$entry$(::<$checkpoints>)?(unwrap(x), layers))
         }
 
-        fn mlp_column(x: Tensor<Self, 2>, layers: Vec<MlpLayer<Self>>) -> Tensor<Self, 1> {
-            if !(all_f32!(x) && layers.iter().all(|layer| all_f32!(layer.weight, layer.bias))) {
-                return composed::mlp_column(x, layers);
+        fn flat_mlp(x: Tensor<Self, 2>, parameters: Tensor<Self, 1>, mlp: &FlatMlp) -> Tensor<Self, 2> {
+            if !all_f32!(x, parameters) {
+                return composed::flat_mlp(x, parameters, mlp);
             }
-            wrap(mlp::$entry$(::<$checkpoints>)?(unwrap(x), layers, true))
+            wrap(mlp::$flat$(::<$checkpoints>)?(unwrap(x), unwrap(parameters), mlp, false))
+        }
+
+        fn flat_mlp_column(
+            x: Tensor<Self, 2>,
+            parameters: Tensor<Self, 1>,
+            mlp: &FlatMlp,
+        ) -> Tensor<Self, 1> {
+            if !all_f32!(x, parameters) {
+                return composed::flat_mlp_column(x, parameters, mlp);
+            }
+            wrap(mlp::$flat$(::<$checkpoints>)?(unwrap(x), unwrap(parameters), mlp, true))
         }
 
         fn embed_activations(
@@ -241,7 +252,7 @@ macro_rules! batch_is_f32 {
 }
 
 impl OpsBackend for Flex {
-    fused_operations!(flex, flex_pack, flex_mix);
+    fused_operations!(flex, flex_flat, flex_pack, flex_mix);
 
     fn on_host<const D: usize, R>(t: &Tensor<Self, D>, read: impl FnOnce(&[f32]) -> R) -> Option<R> {
         all_f32!(t).then(|| read(flat::floats(&flat::row_major(unwrap(t.clone())))))
@@ -278,17 +289,30 @@ impl OpsBackend for Flex {
     }
 
     fn squared_norms(tensors: &[FlexTensor]) -> Vec<f64> {
-        if tensors.iter().any(|t| t.dtype() != DType::F32) {
+        if tensors.iter().any(|t| t.dtype() != DType::F32 || !t.is_contiguous()) {
             return norms_one_by_one::<Self>(tensors);
         }
-        tensors.iter().map(|t| adamw::sum_of_squares(t.clone())).collect()
+        tensors.iter().map(|t| adamw::sum_of_squares(flat::floats(t))).collect()
+    }
+
+    fn squared_norms_of_parts(tensor: &FlexTensor, sizes: &[usize]) -> Vec<f64> {
+        if tensor.dtype() != DType::F32 || !tensor.is_contiguous() {
+            return norms_of_parts::<Self>(tensor, sizes);
+        }
+        let mut rest = flat::floats(tensor);
+        let of = |&size: &usize| {
+            let part;
+            (part, rest) = rest.split_at(size);
+            adamw::sum_of_squares(part)
+        };
+        sizes.iter().map(of).collect()
     }
 
     fn squared_norm<const D: usize>(g: Tensor<Self, D>) -> Tensor<Self, 1> {
         if !all_f32!(g) {
             return composed::squared_norm(g);
         }
-        wrap(flat::tensor(vec![adamw::sum_of_squares(unwrap(g)) as f32], [1]))
+        wrap(flat::tensor(vec![adamw::sum_of_squares(flat::floats(&flat::row_major(unwrap(g)))) as f32], [1]))
     }
 
     fn ppo_loss(
@@ -350,7 +374,7 @@ impl OpsBackend for Flex {
 
 // An optimizer step has no gradient, so `adamw_step` and the norms stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
-    fused_operations!(autodiff, autodiff_pack, autodiff_mix, C);
+    fused_operations!(autodiff, autodiff_flat, autodiff_pack, autodiff_mix, C);
 
     fn on_host<const D: usize, R>(t: &Tensor<Self, D>, read: impl FnOnce(&[f32]) -> R) -> Option<R> {
         Flex::on_host(&t.clone().inner(), read)
@@ -430,7 +454,6 @@ impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
         grad: FlexTensor,
         [m, v]: [&mut FlexTensor; 2],
         step: &AdamwStep,
-        leaf: Leaf,
     ) -> Tensor<Self, D> {
         if ![&grad, &*m, &*v].iter().all(|t| t.dtype() == DType::F32) || !all_f32!(param) {
             return leaf_by_step(param, grad, [m, v], step);
@@ -438,12 +461,7 @@ impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
         let tracked = param.is_require_grad();
         let mut param = unwrap(param);
         adamw::step_in_place(&mut param.primitive, grad, m, v, step);
-        match leaf {
-            Leaf::Kept => wrap(param),
-            Leaf::New => {
-                let value = Tensor::from_inner(wrap::<Flex, D>(param.primitive));
-                if tracked { value.require_grad() } else { value }
-            }
-        }
+        let value = Tensor::from_inner(wrap::<Flex, D>(param.primitive));
+        if tracked { value.require_grad() } else { value }
     }
 }

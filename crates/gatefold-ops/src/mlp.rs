@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::{Activation, OpsBackend, composed};
+use crate::{Activation, OpsBackend};
 
 /// One layer of an [`mlp`].
 #[derive(Debug, Clone)]
@@ -25,26 +25,12 @@ pub fn mlp<B: OpsBackend>(x: Tensor<B, 2>, layers: Vec<MlpLayer<B>>) -> Tensor<B
     B::mlp(x, layers)
 }
 
-/// [`mlp`] of one output as a vector `[rows]`: a value function.
-pub fn mlp_column<B: OpsBackend>(x: Tensor<B, 2>, layers: Vec<MlpLayer<B>>) -> Tensor<B, 1> {
-    let width = check(&x, &layers);
-    assert_eq!(width, 1, "mlp_column: outputs of the last layer");
-    B::mlp_column(x, layers)
-}
-
 /// [`mlp`] as one [`linear`](crate::linear) after the other.
 pub fn composed<B: OpsBackend>(x: Tensor<B, 2>, layers: Vec<MlpLayer<B>>) -> Tensor<B, 2> {
     layers.into_iter().fold(x, |x, layer| B::linear_act(x, layer.weight, layer.bias, layer.activation))
 }
 
-/// [`mlp_column`] as one [`linear`](crate::linear) after the other.
-pub fn composed_column<B: OpsBackend>(x: Tensor<B, 2>, layers: Vec<MlpLayer<B>>) -> Tensor<B, 1> {
-    let [rows, _] = x.dims();
-    composed::mlp(x, layers).reshape([rows])
-}
-
-/// The outputs of the last layer.
-fn check<B: Backend>(x: &Tensor<B, 2>, layers: &[MlpLayer<B>]) -> usize {
+fn check<B: Backend>(x: &Tensor<B, 2>, layers: &[MlpLayer<B>]) {
     assert!(!layers.is_empty(), "mlp: no layer");
     let [_, mut width] = x.dims();
     for (number, layer) in layers.iter().enumerate() {
@@ -56,5 +42,4 @@ fn check<B: Backend>(x: &Tensor<B, 2>, layers: &[MlpLayer<B>]) -> usize {
         );
         width = outputs;
     }
-    width
 }

@@ -5,7 +5,7 @@ use std::slice::IterMut;
 
 use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, TensorPrimitive, backend::Backend, ops::FloatTensor};
-use gatefold_ops::{AdamwStep, Leaf, OpsAutodiffBackend, OpsBackend, adamw_leaf, squared_norms};
+use gatefold_ops::{AdamwStep, OpsAutodiffBackend, OpsBackend, adamw_leaf, squared_norms};
 
 use crate::parameters::{NamedTensor, ParameterError, Path};
 use crate::{Gradients, OptimizerConfig};
@@ -24,13 +24,13 @@ pub struct Step {
 
 /// First and second moments of one parameter, flat.
 #[derive(Debug, Clone)]
-struct Moments<B: Backend> {
+pub(crate) struct Moments<B: Backend> {
     path: String,
-    shape: Vec<usize>,
-    first: FloatTensor<B>,
-    second: FloatTensor<B>,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) first: FloatTensor<B>,
+    pub(crate) second: FloatTensor<B>,
     /// Steps this parameter has taken; one without a gradient takes none.
-    steps: u64,
+    pub(crate) steps: u64,
 }
 
 /// AdamW (Loshchilov & Hutter 2019) with PyTorch's semantics.
@@ -42,7 +42,7 @@ struct Moments<B: Backend> {
 #[derive(Debug, Clone)]
 pub struct AdamW<B: Backend> {
     config: OptimizerConfig,
-    moments: Vec<Moments<B>>,
+    pub(crate) moments: Vec<Moments<B>>,
 }
 
 impl<B: OpsBackend> AdamW<B> {
@@ -85,16 +85,8 @@ impl<B: OpsBackend> AdamW<B> {
     /// `max_norm` (0: no limit).
     ///
     /// The scale is `min(1, max_norm / (norm + 1e-6))` as in PyTorch. If the norm is not finite
-    /// nothing is changed: the module comes back as it was, and the caller sees the norm. `leaf` says what
-    /// becomes of the parameters' nodes; where in doubt, [`Leaf::New`].
-    pub fn step<A, M>(
-        &mut self,
-        module: M,
-        grads: Gradients<B>,
-        lr: f64,
-        max_norm: f32,
-        leaf: Leaf,
-    ) -> (M, Step)
+    /// nothing is changed: the module comes back as it was, and the caller sees the norm.
+    pub fn step<A, M>(&mut self, module: M, grads: Gradients<B>, lr: f64, max_norm: f32) -> (M, Step)
     where
         A: OpsAutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<A>,
@@ -103,10 +95,26 @@ impl<B: OpsBackend> AdamW<B> {
         let (owners, present): (Vec<usize>, Vec<FloatTensor<B>>) =
             grads.each.into_iter().enumerate().filter_map(|(at, grad)| Some((at, grad?))).unzip();
         let squares = squared_norms::<B>(&present);
+        let (done, step) = self.begin(&squares, |at| owners[at], lr, max_norm);
+        let Some(step) = step else { return (module, done) };
+        let grads = owners.into_iter().zip(present).peekable();
+        let mut walk = Walk { moments: self.moments.iter_mut().enumerate(), grads, step, steps: 0 };
+        (module.map(&mut walk), done)
+    }
+
+    /// What a step down gradients of these squared norms will have done, and its numbers but for the bias
+    /// corrections; none of them if the global norm is not finite. `owner` is the parameter of a gradient.
+    pub(crate) fn begin(
+        &self,
+        squares: &[f64],
+        owner: impl Fn(usize) -> usize,
+        lr: f64,
+        max_norm: f32,
+    ) -> (Step, Option<AdamwStep>) {
         let grad_norm = squares.iter().sum::<f64>().sqrt();
-        let largest = self.largest(&squares, &owners);
+        let largest = self.largest(squares, owner);
         if !grad_norm.is_finite() {
-            return (module, Step { grad_norm, clipped: false, largest });
+            return (Step { grad_norm, clipped: false, largest }, None);
         }
         let scale = if max_norm > 0.0 { (f64::from(max_norm) / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         let OptimizerConfig { beta1, beta2, eps, weight_decay } = self.config;
@@ -120,17 +128,14 @@ impl<B: OpsBackend> AdamW<B> {
             bias_correction1: 1.0,
             bias_correction2: 1.0,
         };
-        let grads = owners.into_iter().zip(present).peekable();
-        let mut walk = Walk { moments: self.moments.iter_mut().enumerate(), grads, step, steps: 0, leaf };
-        let module = module.map(&mut walk);
-        (module, Step { grad_norm, clipped: scale < 1.0, largest })
+        (Step { grad_norm, clipped: scale < 1.0, largest }, Some(step))
     }
 
     /// The first squared norm that is not finite, or the largest, as path and norm.
-    fn largest(&self, squares: &[f64], owners: &[usize]) -> (String, f64) {
+    fn largest(&self, squares: &[f64], owner: impl Fn(usize) -> usize) -> (String, f64) {
         let largest = || (0..squares.len()).max_by(|&i, &j| squares[i].total_cmp(&squares[j]));
         match squares.iter().position(|x| !x.is_finite()).or_else(largest) {
-            Some(at) => (self.moments[owners[at]].path.clone(), squares[at].sqrt()),
+            Some(at) => (self.moments[owner(at)].path.clone(), squares[at].sqrt()),
             None => (String::new(), 0.0),
         }
     }
@@ -209,12 +214,19 @@ impl<B: OpsBackend> AdamW<B> {
 }
 
 /// Moments are kept as primitives, which a step changes in place; these are their names as tensors.
-fn tensor<B: Backend>(moment: FloatTensor<B>) -> Tensor<B, 1> {
+pub(crate) fn tensor<B: Backend>(moment: FloatTensor<B>) -> Tensor<B, 1> {
     Tensor::from_primitive(TensorPrimitive::Float(moment))
 }
 
-fn primitive<B: Backend>(moment: Tensor<B, 1>) -> FloatTensor<B> {
+pub(crate) fn primitive<B: Backend>(moment: Tensor<B, 1>) -> FloatTensor<B> {
     moment.into_primitive().tensor()
+}
+
+/// The bias corrections of parameters that take their step number `steps`.
+pub(crate) fn bias_corrections(step: &mut AdamwStep, steps: u64) {
+    let correction = |beta: f32| (1.0 - f64::from(beta).powf(steps as f64)) as f32;
+    step.bias_correction1 = correction(step.beta1);
+    step.bias_correction2 = correction(step.beta2);
 }
 
 /// Steps each parameter that has a gradient.
@@ -225,7 +237,6 @@ struct Walk<'a, B: Backend, G: Iterator<Item = (usize, FloatTensor<B>)>> {
     /// The step, its bias corrections for parameters that took `steps` steps.
     step: AdamwStep,
     steps: u64,
-    leaf: Leaf,
 }
 
 impl<A, G> ModuleMapper<A> for Walk<'_, A::InnerBackend, G>
@@ -240,13 +251,11 @@ where
         };
         moments.steps += 1;
         if moments.steps != self.steps {
-            let correction = |beta: f32| (1.0 - f64::from(beta).powf(moments.steps as f64)) as f32;
             self.steps = moments.steps;
-            self.step.bias_correction1 = correction(self.step.beta1);
-            self.step.bias_correction2 = correction(self.step.beta2);
+            bias_corrections(&mut self.step, moments.steps);
         }
         let (id, value, mapper) = param.consume();
-        let value = adamw_leaf(value, grad, [&mut moments.first, &mut moments.second], &self.step, self.leaf);
+        let value = adamw_leaf(value, grad, [&mut moments.first, &mut moments.second], &self.step);
         Param::from_mapped_value(id, value, mapper)
     }
 }

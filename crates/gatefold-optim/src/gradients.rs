@@ -24,7 +24,7 @@ impl<B: Backend> Gradients<B> {
         }
         impl<A: AutodiffBackend> ModuleVisitor<A> for Take<A> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-                let grad = param.val().grad_remove(&mut self.found);
+                let grad = param.grad_remove(&mut self.found);
                 self.each.push(grad.map(|grad| grad.into_primitive().tensor()));
             }
         }

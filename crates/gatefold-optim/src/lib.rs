@@ -5,6 +5,7 @@
 
 mod adamw;
 mod config;
+mod flat;
 mod gradients;
 mod parameters;
 #[cfg(feature = "chaos")]
@@ -12,5 +13,6 @@ pub mod probe;
 
 pub use adamw::{AdamW, Step};
 pub use config::OptimizerConfig;
+pub use flat::FlatMoments;
 pub use gradients::Gradients;
 pub use parameters::{NamedTensor, ParameterError, count, export, first_non_finite, import};

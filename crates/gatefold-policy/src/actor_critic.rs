@@ -13,7 +13,8 @@ use rand::Rng;
 use crate::cross_attention::CrossAttention;
 use crate::evaluation::smaller;
 use crate::{
-    Architecture, Evaluation, Experts, Mlp, Observation, PolicyConfig, PolicyError, RoutingInput, Wanted,
+    Architecture, Evaluation, Experts, FlatNetwork, FlatPolicy, Mlp, Observation, PolicyConfig, PolicyError,
+    RoutingInput, Wanted,
 };
 
 // B minibatch, R compared rows, F features, D hidden, K experts, A actions, T nodes read out
@@ -154,9 +155,6 @@ impl<B: OpsBackend> ActorCritic<B> {
         skip: bool,
         wanted: &Wanted<B>,
     ) -> Evaluation<B> {
-        if let Some(head) = self.plain_head().filter(|_| !wanted.hidden) {
-            return self.run_plain(head, observation);
-        }
         let graph = self.encode_with(observation, wanted);
         let h_graph = graph.as_ref().map(|encoding| encoding.graph.clone());
         let h_obs = self.encode_observation(observation); // [B, D]
@@ -205,29 +203,18 @@ impl<B: OpsBackend> ActorCritic<B> {
         }
     }
 
-    /// The action head of a policy that is one MLP from observation to logits, in a process without a
-    /// probe, which would have to see what is inside.
-    fn plain_head(&self) -> Option<&Linear<B>> {
-        let no_parts = self.graph.is_none() && self.shared_expert.is_none();
-        match &self.head {
-            ActionHead::Linear(head) if no_parts && !probe::is_installed() => Some(head),
-            _ => None,
-        }
-    }
-
-    /// [`run`](Self::run) of such a policy: one operation for the actor, one for each critic.
-    fn run_plain(&self, head: &Linear<B>, observation: &Observation<B>) -> Evaluation<B> {
-        let second = self.second_critic.as_ref();
-        Evaluation {
-            logits: self.actor_trunk.forward_to(head, observation.features.clone()),
-            values: self.first_value(observation, &None),
-            second_values: second.map(|critic| second_value(critic, observation, &None)),
-            h_obs: None,
-            gates: None,
-            expert_logits: None,
-            next_operator: None,
-            graph: None,
-        }
+    /// The policy with each network's parameters in one tensor, if it consists of MLPs alone.
+    ///
+    /// `None` in a process with a probe, which has to see what passes between the layers.
+    pub fn flat(&self) -> Option<FlatPolicy<B>> {
+        let plain = self.graph.is_none() && self.shared_expert.is_none() && !probe::is_installed();
+        let head = match &self.head {
+            ActionHead::Linear(head) if plain => head,
+            _ => return None,
+        };
+        let second = self.second_critic.as_ref().map(|critic| FlatNetwork::new(&critic.trunk, &critic.head));
+        let critic = FlatNetwork::new(&self.critic_trunk, &self.value);
+        Some(FlatPolicy::new(FlatNetwork::new(&self.actor_trunk, head), critic, second))
     }
 
     /// The mixed logits `[B, A]`, and every expert's on the compared rows `[R, K, A]`.
@@ -414,11 +401,7 @@ fn value<B: OpsBackend>(
     observation: &Observation<B>,
     h_graph: &Option<Tensor<B, 2>>,
 ) -> Tensor<B, 1> {
-    let features = observation.features.clone();
-    if h_graph.is_none() && !probe::is_installed() {
-        return trunk.forward_to_value(head, features);
-    }
-    let h = probe::tensor(site, trunk.forward(features));
+    let h = probe::tensor(site, trunk.forward(observation.features.clone()));
     let values = init::apply_linear(head, join(h, h_graph), Activation::Identity);
     let [rows, _] = values.dims();
     values.reshape([rows])

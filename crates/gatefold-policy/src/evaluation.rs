@@ -40,8 +40,6 @@ pub struct Wanted<B: Backend> {
     pub compared: usize,
     /// How many of the first rows graph attention is wanted on, with its gradient.
     pub attended: usize,
-    /// Whether the actor's encoding of the observation is wanted.
-    pub hidden: bool,
     /// Whether the next step's operators are to be predicted, if there is a head for them.
     pub predicted: bool,
     /// What the graph encoder's dropouts drop: [`ActorCritic::draw_graph`](crate::ActorCritic::draw_graph).
@@ -51,7 +49,7 @@ pub struct Wanted<B: Backend> {
 impl<B: Backend> Wanted<B> {
     /// Nothing more, and nothing dropped.
     pub fn nothing() -> Self {
-        Self { compared: 0, attended: 0, hidden: false, predicted: false, dropped: None }
+        Self { compared: 0, attended: 0, predicted: false, dropped: None }
     }
 }
 
@@ -64,8 +62,7 @@ pub struct Evaluation<B: Backend> {
     pub values: Tensor<B, 1>,
     /// The second critic's values `[B]`, if there is one.
     pub second_values: Option<Tensor<B, 1>>,
-    /// The actor's encoding of the observation `[B, D]`; `None` where it was not wanted and the whole actor
-    /// is one operation.
+    /// The actor's encoding of the observation `[B, D]`; `None` from a [`FlatPolicy`](crate::FlatPolicy).
     pub h_obs: Option<Tensor<B, 2>>,
     /// What the router decided, if there is one.
     pub gates: Option<Gates<B>>,
@@ -78,11 +75,6 @@ pub struct Evaluation<B: Backend> {
 }
 
 impl<B: Backend> Evaluation<B> {
-    /// Whether actor and critics were computed as one operation each.
-    pub fn is_plain(&self) -> bool {
-        self.h_obs.is_none()
-    }
-
     /// The values that bootstrap `[B]`: of two critics, the smaller.
     pub fn bootstrap_values(&self) -> Tensor<B, 1> {
         match &self.second_values {

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, backend::Backend};
-use gatefold_ops::{Activation, MlpLayer, OpsBackend, init, mlp, mlp_column};
+use gatefold_ops::{Activation, OpsBackend, init, mlp};
 use rand::Rng;
 
 use crate::Nonlinearity;
@@ -36,25 +36,15 @@ impl<B: OpsBackend> Mlp<B> {
 
     /// `[B, input]` to `[B, last width]`.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        mlp(x, self.hidden().collect())
+        mlp(x, self.layers.iter().map(|layer| init::mlp_layer(layer, self.activation.into())).collect())
     }
 
-    /// The same and a linear layer on top of it, as one operation: `[B, input]` to `[B, head's outputs]`.
-    pub fn forward_to(&self, head: &Linear<B>, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        mlp(x, self.with(head))
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Linear<B>> {
+        self.layers.iter()
     }
 
-    /// [`forward_to`](Self::forward_to) a head with one output, as `[B]`.
-    pub fn forward_to_value(&self, head: &Linear<B>, x: Tensor<B, 2>) -> Tensor<B, 1> {
-        mlp_column(x, self.with(head))
-    }
-
-    fn hidden(&self) -> impl Iterator<Item = MlpLayer<B>> {
-        self.layers.iter().map(|layer| init::mlp_layer(layer, self.activation.into()))
-    }
-
-    fn with(&self, head: &Linear<B>) -> Vec<MlpLayer<B>> {
-        self.hidden().chain([init::mlp_layer(head, Activation::Identity)]).collect()
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation.into()
     }
 }
 

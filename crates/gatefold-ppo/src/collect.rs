@@ -9,7 +9,7 @@ use gatefold_env::{
 };
 use gatefold_ops::{OpsBackend, probe};
 use gatefold_policy::{
-    ActorCritic, Choice, ChoiceError, Observation, ObservationScaling, Pick, RoutingInput,
+    Acting, ActorCritic, Choice, ChoiceError, Observation, ObservationScaling, Pick, RoutingInput,
 };
 use thiserror::Error;
 
@@ -124,16 +124,17 @@ impl Collector {
         }
         self.scale_block(&mut rollout.observations, 0, &mut scaling)?;
 
+        let acting = Acting::new(policy);
         let mut finals = Finals::default();
         for t in 0..steps {
             let seen = rollout.observations.pick(t * envs..(t + 1) * envs);
             let observation = Observation::<B>::new(&self.spec, seen, device);
             let input = RoutingInput {
-                drawn: policy.draw(plan.routing, envs, rng, device),
+                drawn: acting.draw(plan.routing, envs, rng, device),
                 selection_bias: selection_bias.to_vec(),
                 ..RoutingInput::new(plan.routing, plan.temperature)
             };
-            let evaluation = policy.act(&observation, input);
+            let evaluation = acting.act(&observation, input);
             // Each critic's own: the smaller of two would hide an infinity.
             self.finite(VALUE, t, &to_host(evaluation.values.clone()))?;
             if let Some(second) = evaluation.second_values.clone() {
@@ -182,8 +183,8 @@ impl Collector {
 
         let last = rollout.observations.pick(steps * envs..(steps + 1) * envs);
         let last = Observation::<B>::new(&self.spec, last, device);
-        let mut last = to_host(policy.values(&last));
-        let mut finals = finals.values(&self.spec, policy, device);
+        let mut last = to_host(acting.values(&last));
+        let mut finals = finals.values(&self.spec, &acting, device);
         self.finite(VALUE, steps, &last)?;
         if let Some(&((_, env), value)) = finals.iter().find(|(_, value)| !value.is_finite()) {
             return Err(RolloutError::NonFinite { step: steps, env, what: VALUE, value });
@@ -308,7 +309,7 @@ impl Finals {
     fn values<B: OpsBackend>(
         self,
         spec: &EnvSpec,
-        policy: &ActorCritic<B>,
+        policy: &Acting<'_, B>,
         device: &B::Device,
     ) -> Vec<((usize, usize), f32)> {
         if self.places.is_empty() {

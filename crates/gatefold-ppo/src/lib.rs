@@ -12,6 +12,7 @@ mod minibatch;
 mod objective;
 mod reward;
 mod rollout;
+mod student;
 mod update;
 
 pub use collect::{Collector, RolloutError};

@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 use gatefold_curriculum::Plan;
 use gatefold_env::{EnvSpec, Purpose, StreamRng, sibling};
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
-use gatefold_ops::{Leaf, OpsAutodiffBackend, first_non_finite, ppo_stats, probe};
-use gatefold_optim::{AdamW, Gradients};
+use gatefold_ops::{OpsAutodiffBackend, first_non_finite, ppo_stats, probe};
+use gatefold_optim::AdamW;
 use gatefold_policy::{ActorCritic, Evaluation, RoutingInput, Wanted};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::collect::to_host;
 use crate::minibatch::{Order, gather};
 use crate::objective::{Objective, Terms};
+use crate::student::Student;
 use crate::{Batch, LossConfig, PpoConfig};
 
 /// The misfortunes of an update.
@@ -82,7 +83,7 @@ impl Learner {
     #[expect(clippy::too_many_arguments, reason = "each is another thing that the run owns")]
     pub fn update<B: OpsAutodiffBackend>(
         &self,
-        mut policy: ActorCritic<B>,
+        policy: ActorCritic<B>,
         optimizer: &mut AdamW<B::InnerBackend>,
         batch: &Batch,
         plan: &Plan,
@@ -95,6 +96,8 @@ impl Learner {
             return Err(non_finite(&Place::default(), what, value));
         }
         let objective = Objective::<B>::new(self, plan, device);
+        let may_be_flat = !self.thorough && !objective.reads_encoding();
+        let mut student = Student::new(policy, optimizer, may_be_flat);
         let mut dropout = sibling(rng, Purpose::Dropout);
         let mut order = Order::new(batch, plan.coefficients.needs_segments());
         let mut means = MeanAccumulator::new();
@@ -111,40 +114,28 @@ impl Learner {
                     gather::<B>(batch, &minibatch.rows, &self.spec, &self.ppo, device);
                 let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
                 let wanted = Wanted {
-                    hidden: objective.reads_encoding(),
                     predicted: plan.coefficients.next_operator != 0.0,
                     compared: objective.compared_rows(),
-                    attended: objective.attended_rows(&policy),
-                    dropped: policy.draw_graph(minibatch.rows.len(), &mut dropout, device),
+                    attended: objective.attended_rows(student.shape()),
+                    dropped: student.shape().draw_graph(minibatch.rows.len(), &mut dropout, device),
                 };
-                let evaluation = policy.evaluate_with(&observation, input, &wanted);
+                let evaluation = student.evaluate(&observation, input, &wanted);
                 let terms = objective.terms(&evaluation, &observation, data, &minibatch);
                 let value = f64::from(to_host(terms.loss.clone())[0]);
-                let h_obs = || policy.encode_observation(&observation);
+                let h_obs = || student.policy().encode_observation(&observation);
                 check(&at, &evaluation, h_obs, &terms, value)?;
                 let statistics =
                     first.is_none().then(|| objective.statistics(&evaluation, &observation, &minibatch));
-                // Such an evaluation consists of our own operations, which hold their inputs.
-                let leaf = if evaluation.is_plain() { Leaf::Kept } else { Leaf::New };
                 drop(evaluation);
 
-                let grads = Gradients::of::<B, _>(&policy, terms.loss.backward());
-                #[cfg(feature = "chaos")]
-                let grads = gatefold_optim::probe::gradients::<B, _>(&policy, grads);
                 let lr = plan.learning_rate.at(*optimizer_steps);
-                let (stepped, step) = optimizer.step::<B, _>(policy, grads, lr, self.ppo.max_grad_norm, leaf);
-                policy = stepped;
+                let step = student.learn(&terms.loss, lr, self.ppo.max_grad_norm);
                 if !step.grad_norm.is_finite() {
                     let (path, norm) = step.largest;
                     return Err(non_finite(&at, format!("the gradient of {path}"), norm));
                 }
-                #[cfg(feature = "chaos")]
-                {
-                    policy = gatefold_optim::probe::parameters(policy);
-                    optimizer.probe_moments();
-                }
                 if self.thorough {
-                    check_state(&at, &policy, optimizer)?;
+                    check_state(&at, student.shape(), student.optimizer)?;
                 }
                 *optimizer_steps += 1;
                 last_lr = lr;
@@ -179,6 +170,7 @@ impl Learner {
                 break;
             }
         }
+        let (policy, optimizer) = student.finish();
         check_state(&at, &policy, optimizer)?;
         let mut metrics = means.metrics();
         metrics.merge(first.expect("an update has minibatches"));

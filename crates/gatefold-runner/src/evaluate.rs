@@ -8,7 +8,7 @@ use gatefold_env::{
     Action, BatchEnv, EnvEntry, Episode, ObservationBatch, Purpose, StepResults, StreamRng, stream,
 };
 use gatefold_ops::OpsBackend;
-use gatefold_policy::{ActorCritic, Choice, Observation, ObservationScaling, Pick, RoutingInput};
+use gatefold_policy::{Acting, Choice, Observation, ObservationScaling, Pick, RoutingInput};
 use rand::RngExt;
 
 use crate::assembly::{Parts, build_envs, on_device, on_threads};
@@ -25,7 +25,7 @@ const LONGEST: u32 = 1_000_000;
 pub(crate) enum Player<'a, B: OpsBackend> {
     /// A policy under a plan, its observations scaled as in training.
     Policy {
-        policy: &'a ActorCritic<B>,
+        policy: &'a Acting<'a, B>,
         plan: &'a Plan,
         scaling: Option<&'a ObservationScaling>,
         pick: Pick,
@@ -192,8 +192,9 @@ pub fn evaluate(
             let mut parts = Parts::<B>::new(&config, entries, &device)?;
             let (state, _) = restore(&mut parts, &found, &device)?;
             let plan = parts.plan(state.counters.progress(config.run.total_steps, &state.window));
+            let policy = parts.policy().valid();
             let player = Player::Policy {
-                policy: &parts.policy().valid(),
+                policy: &Acting::new(&policy),
                 plan: &plan,
                 scaling: parts.collector.scaling(),
                 pick: pick(&config),

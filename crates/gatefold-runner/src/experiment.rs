@@ -14,7 +14,7 @@ use gatefold_env::{EnvEntry, Purpose, stream};
 use gatefold_monitor::{EpisodeWindow, Metrics, RunEvent, names, plan_metrics};
 use gatefold_ops::{OpsAutodiffBackend, probe};
 use gatefold_optim::{self as optim};
-use gatefold_policy::ActorCritic;
+use gatefold_policy::{Acting, ActorCritic};
 use gatefold_ppo::losses::{SELECTION_BIAS_STEP, update_selection_bias};
 use gatefold_ppo::{Batch, Rollout, RolloutError, UpdateError, Updated};
 
@@ -338,8 +338,9 @@ impl<'a, B: OpsAutodiffBackend> Experiment<'a, B> {
         let mut curriculum = self.parts.curriculum.clone();
         let progress = self.counters.progress(self.config.run.total_steps, &self.window);
         let plan = self.parts.limit(curriculum.plan(progress));
+        let policy = self.parts.policy().valid();
         let player = Player::Policy {
-            policy: &self.parts.policy().valid(),
+            policy: &Acting::new(&policy),
             plan: &plan,
             scaling: self.parts.collector.scaling(),
             pick: pick(self.config),

@@ -5,7 +5,6 @@ use burn::module::{Param, ParamId};
 use burn::nn::Linear;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use gatefold_ops::Leaf;
 use gatefold_optim::{AdamW, Gradients, OptimizerConfig, export};
 use gatefold_tests::fixture::{Matrix, cases, flat, matrix, vector};
 use gatefold_tests::tolerance::{assert_near, assert_norm};
@@ -66,7 +65,7 @@ fn a_trajectory_of_adamw_equals_pytorch() {
             grads.register::<Flex, 2>(module.weight.id, matrix(&step.grad_weight));
             grads.register::<Flex, 1>(bias.id, vector(&step.grad_bias));
             let grads = Gradients::from_params::<Train, _>(&module, grads);
-            let (next, done) = optimizer.step::<Train, _>(module, grads, step.lr, case.max_norm, Leaf::New);
+            let (next, done) = optimizer.step::<Train, _>(module, grads, step.lr, case.max_norm);
             module = next;
 
             assert_near(&what("norm"), done.grad_norm, step.norm, 1e-6);

@@ -43,6 +43,8 @@ pub(super) fn step_in_place(
 ) {
     let grad = row_major(grad);
     let g = floats(&grad);
+    let sizes = [&*param, m, v].map(|t| t.layout().num_elements());
+    assert_eq!(sizes, [g.len(); 3], "adamw: elements of parameter and moments");
     for t in [&mut *param, m, v] {
         make_whole(t);
     }
@@ -77,9 +79,7 @@ fn squares_body<const FMA: bool>(g: &[f32]) -> f64 {
 }
 
 /// The sum of squares.
-pub(super) fn sum_of_squares(g: FlexTensor) -> f64 {
-    let g = row_major(g);
-    let g = floats(&g);
+pub(super) fn sum_of_squares(g: &[f32]) -> f64 {
     if g.len() <= CHUNK {
         return squares(g);
     }

@@ -1,11 +1,13 @@
 //! Flex tensors as plain slices, and back.
 
+use std::sync::Arc;
+
 use burn::{
     backend::{
         Autodiff, Flex,
         flex::{FlexTensor, Layout},
     },
-    tensor::{Bytes, DType, Tensor, TensorMetadata, TensorPrimitive, backend::Backend, ops::FloatTensor},
+    tensor::{Bytes, DType, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
 /// A float tensor of the backend that trains on the CPU, its graph with checkpoints `C`.
@@ -27,9 +29,29 @@ pub(crate) fn tensor<const D: usize>(elements: Vec<f32>, shape: [usize; D]) -> F
     FlexTensor::new(Bytes::from_elems(elements), Layout::contiguous(shape.into()), DType::F32)
 }
 
+/// Tensors of these shapes, whose elements lie one after the other in one buffer.
+pub(crate) fn tensors<'a>(
+    elements: Vec<f32>,
+    shapes: impl IntoIterator<Item = &'a [usize]>,
+) -> impl Iterator<Item = FlexTensor> {
+    let buffer = Arc::new(Bytes::from_elems(elements));
+    let mut first = 0;
+    shapes.into_iter().map(move |shape| {
+        let mut stride = 1;
+        let mut strides = vec![1; shape.len()];
+        for (at, &size) in strides.iter_mut().zip(shape).rev() {
+            *at = stride as isize;
+            stride *= size;
+        }
+        let layout = Layout::new(shape.into(), strides, first);
+        first += stride;
+        FlexTensor::from_arc(Arc::clone(&buffer), layout, DType::F32)
+    })
+}
+
 /// The sizes of a tensor whose rank is known.
 pub(crate) fn dims<const D: usize>(t: &FlexTensor) -> [usize; D] {
-    t.shape().dims()
+    t.layout().shape().dims()
 }
 
 /// The primitive inside a float tensor.

@@ -13,49 +13,91 @@ use burn::backend::{
     },
     flex::FlexTensor,
 };
+use burn::tensor::backend::Backend;
 
 use super::{
-    chunks::map_tasks,
-    flat::{Tracked, dims, floats, row_major, tensor, unwrap},
+    chunks::{add_parts, map_tasks},
+    flat::{Tracked, dims, floats, row_major, tensor, tensors, unwrap},
     level::level,
     linear::{CHUNK, activate, activation_gradient, add_weight_gradient},
     scratch::Scratch,
     sgemm::{Init, Matrix, Panels, gemm, is_narrow, narrow},
 };
-use crate::{Activation, MlpLayer};
+use crate::{Activation, FlatMlp, MlpLayer};
 
 /// Rows that pass through all layers together. It divides [`CHUNK`].
 const BLOCK: usize = 64;
 
-/// One layer, row-major.
-#[derive(Debug, Clone)]
-struct Layer {
-    weight: FlexTensor,
-    bias: FlexTensor,
+/// Inputs and outputs of a layer, and its activation.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
     inputs: usize,
     outputs: usize,
     act: Activation,
 }
 
-impl Layer {
-    fn new(weight: FlexTensor, bias: FlexTensor, act: Activation) -> Self {
-        let [inputs, outputs] = dims(&weight);
-        Self { weight: row_major(weight), bias: row_major(bias), inputs, outputs, act }
+impl Shape {
+    /// Elements of weight and bias.
+    fn sizes(&self) -> [usize; 2] {
+        [self.inputs * self.outputs, self.outputs]
+    }
+}
+
+/// Where weights and biases are, row-major.
+#[derive(Debug)]
+enum Parameters {
+    /// A weight and a bias for each layer.
+    Each(Vec<[FlexTensor; 2]>),
+    /// All in one buffer: a layer's weight, its bias, the next layer's weight.
+    Flat(FlexTensor),
+}
+
+/// A layer with its parameters.
+struct Layer<'a> {
+    shape: Shape,
+    weight: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl<'a> Layer<'a> {
+    fn all(shapes: &[Shape], parameters: &'a Parameters) -> Vec<Self> {
+        match parameters {
+            Parameters::Each(each) => {
+                let of = |(&shape, [weight, bias]): (_, &'a [FlexTensor; 2])| Self {
+                    shape,
+                    weight: floats(weight),
+                    bias: floats(bias),
+                };
+                shapes.iter().zip(each).map(of).collect()
+            }
+            Parameters::Flat(all) => {
+                let mut rest = floats(all);
+                let of = |&shape: &Shape| {
+                    let (weight, bias);
+                    let [of_weight, of_bias] = shape.sizes();
+                    (weight, rest) = rest.split_at(of_weight);
+                    (bias, rest) = rest.split_at(of_bias);
+                    Self { shape, weight, bias }
+                };
+                shapes.iter().map(of).collect()
+            }
+        }
     }
 
-    fn matrix(&self) -> Matrix<'_> {
-        Matrix::new(floats(&self.weight), self.inputs, self.outputs)
+    fn matrix(&self) -> Matrix<'a> {
+        Matrix::new(self.weight, self.shape.inputs, self.shape.outputs)
     }
 
     /// The layer on some rows; without panels where it is narrow.
     fn forward(&self, panels: &Option<Panels<'_>>, x: &[f32], y: &mut [f32]) {
-        let x = Matrix::new(x, y.len() / self.outputs, self.inputs);
-        let init = Init::Row(floats(&self.bias));
+        let Shape { inputs, outputs, act } = self.shape;
+        let x = Matrix::new(x, y.len() / outputs, inputs);
+        let init = Init::Row(self.bias);
         match panels {
-            Some(panels) => gemm(level(), x, panels, init, y, |y| activate(self.act, y)),
+            Some(panels) => gemm(level(), x, panels, init, y, |y| activate(act, y)),
             None => {
                 narrow(level(), x, self.matrix(), init, y);
-                activate(self.act, y);
+                activate(act, y);
             }
         }
     }
@@ -65,7 +107,8 @@ impl Layer {
 #[derive(Debug)]
 struct State {
     x: FlexTensor,
-    layers: Vec<Layer>,
+    shapes: Vec<Shape>,
+    parameters: Parameters,
     /// Results of all layers but the last: one chunk of rows after the other, in it layer by layer.
     hidden: Scratch,
     /// Sum of the hidden layers' widths.
@@ -87,23 +130,28 @@ impl State {
 }
 
 /// Floating-point operations of the products of a forward pass.
-fn flops(layers: &[Layer], rows: usize) -> usize {
-    2 * rows * layers.iter().map(|layer| layer.inputs * layer.outputs).sum::<usize>()
+fn flops(layers: &[Layer<'_>], rows: usize) -> usize {
+    2 * rows * layers.iter().map(|layer| layer.weight.len()).sum::<usize>()
+}
+
+/// Sum of the hidden layers' widths.
+fn hidden_width(shapes: &[Shape]) -> usize {
+    shapes[..shapes.len() - 1].iter().map(|shape| shape.outputs).sum()
 }
 
 /// The results of the hidden layers and of the last one.
-fn forward(x: &[f32], layers: &[Layer], rows: usize) -> (Scratch, Vec<f32>) {
-    let inputs = layers[0].inputs;
-    let outputs = layers[layers.len() - 1].outputs;
-    let hidden_width: usize = layers[..layers.len() - 1].iter().map(|layer| layer.outputs).sum();
+fn forward(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) -> (Scratch, Vec<f32>) {
+    let (inputs, outputs) = (shapes[0].inputs, shapes[shapes.len() - 1].outputs);
+    let hidden_width = hidden_width(shapes);
     let (mut hidden, mut y) = (Scratch::new(rows * hidden_width), vec![0.0; rows * outputs]);
-    let panels: Vec<_> = layers
-        .iter()
-        .map(|layer| (!is_narrow(rows, layer.outputs)).then(|| Panels::new(layer.matrix(), rows)))
-        .collect();
     if y.is_empty() {
         return (hidden, y);
     }
+    let layers = &Layer::all(shapes, parameters);
+    let panels: Vec<_> = layers
+        .iter()
+        .map(|layer| (!is_narrow(rows, layer.shape.outputs)).then(|| Panels::new(layer.matrix(), rows)))
+        .collect();
     let mut rest = &mut hidden[..];
     let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
     for (x, y) in x.chunks(CHUNK * inputs).zip(y.chunks_mut(CHUNK * outputs)) {
@@ -117,26 +165,28 @@ fn forward(x: &[f32], layers: &[Layer], rows: usize) -> (Scratch, Vec<f32>) {
 
 fn forward_chunk(
     x: &[f32],
-    layers: &[Layer],
+    layers: &[Layer<'_>],
     panels: &[Option<Panels<'_>>],
     hidden: &mut [f32],
     y: &mut [f32],
 ) {
     let last = layers.len() - 1;
-    let rows = y.len() / layers[last].outputs;
+    let outputs = layers[last].shape.outputs;
+    let rows = y.len() / outputs;
     for first in (0..rows).step_by(BLOCK) {
         let end = rows.min(first + BLOCK);
         let mut below = x; // of the whole chunk
         let mut rest = &mut hidden[..];
         for (layer, panels) in layers[..last].iter().zip(panels) {
-            let (own, above) = rest.split_at_mut(rows * layer.outputs);
-            let out = &mut own[first * layer.outputs..end * layer.outputs];
-            layer.forward(panels, &below[first * layer.inputs..end * layer.inputs], out);
+            let Shape { inputs, outputs, .. } = layer.shape;
+            let (own, above) = rest.split_at_mut(rows * outputs);
+            let out = &mut own[first * outputs..end * outputs];
+            layer.forward(panels, &below[first * inputs..end * inputs], out);
             (below, rest) = (own, above);
         }
-        let layer = &layers[last];
-        let out = &mut y[first * layer.outputs..end * layer.outputs];
-        layer.forward(&panels[last], &below[first * layer.inputs..end * layer.inputs], out);
+        let (layer, inputs) = (&layers[last], layers[last].shape.inputs);
+        let out = &mut y[first * outputs..end * outputs];
+        layer.forward(&panels[last], &below[first * inputs..end * inputs], out);
     }
 }
 
@@ -146,19 +196,17 @@ struct Wanted {
     layers: Vec<bool>,
 }
 
-/// Gradients of the layers' weights and biases, `[I, O]` and `[O]`; of x where wanted.
+/// Gradients of x, where wanted, and of all parameters: of each layer's weight `[I, O]`, then of its bias
+/// `[O]`, in one buffer.
 struct Gradients {
     input: Vec<f32>,
-    layers: Vec<[Vec<f32>; 2]>,
+    parameters: Vec<f32>,
 }
 
 fn backward(state: &State, g: &[f32], wanted: &Wanted) -> Gradients {
-    let layers = &state.layers;
+    let layers = &Layer::all(&state.shapes, &state.parameters);
     let [rows, inputs] = dims(&state.x);
-    let zeros = || -> Vec<[Vec<f32>; 2]> {
-        let of = |layer: &Layer| [vec![0.0; layer.inputs * layer.outputs], vec![0.0; layer.outputs]];
-        layers.iter().map(of).collect()
-    };
+    let num_parameters = state.shapes.iter().flat_map(Shape::sizes).sum();
     let mut d_x = vec![0.0; if wanted.input { rows * inputs } else { 0 }];
     let turned: Vec<_> = layers
         .iter()
@@ -174,31 +222,24 @@ fn backward(state: &State, g: &[f32], wanted: &Wanted) -> Gradients {
         tasks.push(([x, hidden, y, g], own));
     }
     let parts = map_tasks(tasks, 2 * flops(layers, rows), |(data, d_x)| {
-        let mut sums = zeros();
+        let mut sums = vec![0.0; num_parameters];
         backward_chunk(data, layers, &turned, wanted, &mut sums, d_x);
         sums
     });
-    let mut parts = parts.into_iter();
-    let mut sums = parts.next().unwrap_or_else(zeros);
-    for part in parts {
-        for (sum, part) in sums.iter_mut().flatten().zip(part.iter().flatten()) {
-            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-        }
-    }
-    Gradients { input: d_x, layers: sums }
+    Gradients { input: d_x, parameters: add_parts(parts, num_parameters) }
 }
 
 fn backward_chunk(
     [x, hidden, y, g]: [&[f32]; 4],
-    layers: &[Layer],
+    layers: &[Layer<'_>],
     turned: &[Option<Panels<'_>>],
     wanted: &Wanted,
-    sums: &mut [[Vec<f32>; 2]],
+    sums: &mut [f32],
     d_x: &mut [f32],
 ) {
-    let outputs = layers[layers.len() - 1].outputs;
+    let outputs = layers[layers.len() - 1].shape.outputs;
     let rows = y.len().checked_div(outputs).unwrap_or(0);
-    let widest = layers.iter().map(|layer| layer.outputs).max().unwrap_or_default();
+    let widest = layers.iter().map(|layer| layer.shape.outputs).max().unwrap_or_default();
     let (mut above, mut below) = (Scratch::new(BLOCK * widest), Scratch::new(BLOCK * widest));
     let lowest = if wanted.input { Some(0) } else { wanted.layers.iter().position(|&wanted| wanted) };
     let Some(lowest) = lowest else { return };
@@ -206,57 +247,69 @@ fn backward_chunk(
     let mut starts = Vec::with_capacity(layers.len());
     layers.iter().fold(0, |start, layer| {
         starts.push(start);
-        start + rows * layer.outputs
+        start + rows * layer.shape.outputs
     });
     for first in (0..rows).step_by(BLOCK) {
         let end = rows.min(first + BLOCK);
         let count = end - first;
         let result = |number: usize| {
-            let width = layers[number].outputs;
+            let width = layers[number].shape.outputs;
             let all = if number + 1 == layers.len() { y } else { &hidden[starts[number]..] };
             &all[first * width..end * width]
         };
         above[..count * outputs].copy_from_slice(&g[first * outputs..end * outputs]);
+        let mut rest = &mut *sums; // of the layers from the lowest up to this one
         for number in (lowest..layers.len()).rev() {
-            let layer = &layers[number];
-            let shape = [count, layer.inputs, layer.outputs];
-            let dz = &mut above[..count * layer.outputs];
-            let [weight, bias] = &mut sums[number];
-            activation_gradient(layer.act, result(number), dz, bias);
+            let shape @ Shape { inputs, outputs, act } = layers[number].shape;
+            let dz = &mut above[..count * outputs];
+            let [of_weight, of_bias] = shape.sizes();
+            let (weight, bias);
+            (rest, bias) = rest.split_at_mut(rest.len() - of_bias);
+            (rest, weight) = rest.split_at_mut(rest.len() - of_weight);
+            activation_gradient(act, result(number), dz, bias);
             let input = match number {
-                0 => &x[first * layer.inputs..end * layer.inputs],
+                0 => &x[first * inputs..end * inputs],
                 _ => result(number - 1),
             };
             if wanted.layers[number] {
-                add_weight_gradient(input, dz, weight, shape);
+                add_weight_gradient(input, dz, weight, [count, inputs, outputs]);
             }
             if number > lowest || wanted.input {
                 let panels = turned[number].as_ref().expect("made for all layers with a gradient below");
                 let to = match number {
-                    0 => &mut d_x[first * layer.inputs..end * layer.inputs],
-                    _ => &mut below[..count * layer.inputs],
+                    0 => &mut d_x[first * inputs..end * inputs],
+                    _ => &mut below[..count * inputs],
                 };
-                gemm(level(), Matrix::new(dz, count, layer.outputs), panels, Init::Zero, to, |_| {});
+                gemm(level(), Matrix::new(dz, count, outputs), panels, Init::Zero, to, |_| {});
                 std::mem::swap(&mut above, &mut below);
             }
         }
     }
 }
 
-fn run(x: FlexTensor, layers: Vec<Layer>, column: bool) -> State {
+fn run(x: FlexTensor, shapes: Vec<Shape>, parameters: Parameters, column: bool) -> State {
     let x = row_major(x);
     let [rows, _] = dims(&x);
-    let (hidden, y) = forward(floats(&x), &layers, rows);
-    let outputs = layers[layers.len() - 1].outputs;
+    let (hidden, y) = forward(floats(&x), &shapes, &parameters, rows);
+    let outputs = shapes[shapes.len() - 1].outputs;
     let y = if column { tensor(y, [rows]) } else { tensor(y, [rows, outputs]) };
-    let hidden_width = layers[..layers.len() - 1].iter().map(|layer| layer.outputs).sum();
-    State { x, layers, hidden, hidden_width, y }
+    State { x, hidden_width: hidden_width(&shapes), shapes, parameters, hidden, y }
 }
 
-/// [`crate::mlp`] on Flex; as a `column`, with the shape `[R]`.
-pub(super) fn flex(x: FlexTensor, layers: Vec<MlpLayer<Flex>>, column: bool) -> FlexTensor {
-    let of = |layer: MlpLayer<Flex>| Layer::new(unwrap(layer.weight), unwrap(layer.bias), layer.activation);
-    run(x, layers.into_iter().map(of).collect(), column).y
+/// Shape and parameters of a layer.
+fn layer<B: Backend<FloatTensorPrimitive = T>, T>(
+    layer: MlpLayer<B>,
+    take: impl FnMut(T) -> FlexTensor,
+) -> (Shape, [FlexTensor; 2]) {
+    let [weight, bias] = [unwrap(layer.weight), unwrap(layer.bias)].map(take).map(row_major);
+    let [inputs, outputs] = dims(&weight);
+    (Shape { inputs, outputs, act: layer.activation }, [weight, bias])
+}
+
+/// [`crate::mlp`] on Flex.
+pub(super) fn flex(x: FlexTensor, layers: Vec<MlpLayer<Flex>>) -> FlexTensor {
+    let (shapes, each) = layers.into_iter().map(|of| layer(of, |t| t)).unzip();
+    run(x, shapes, Parameters::Each(each), false).y
 }
 
 /// A node with `N` parents: x, then weight and bias of each layer.
@@ -269,7 +322,6 @@ impl<const N: usize> Backward<Flex, N> for Mlp<N> {
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Grads, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
         let state = ops.state;
-        let [rows, inputs] = dims(&state.x);
         let wanted = Wanted {
             input: ops.parents[0].is_some(),
             layers: ops.parents[1..].chunks(2).map(|pair| pair.iter().any(Option::is_some)).collect(),
@@ -277,14 +329,13 @@ impl<const N: usize> Backward<Flex, N> for Mlp<N> {
         let gradients = backward(&state, floats(&g), &wanted);
         let mut parents = ops.parents.into_iter();
         if let Some(node) = parents.next().flatten() {
-            grads.register::<Flex>(node.id, tensor(gradients.input, [rows, inputs]));
+            grads.register::<Flex>(node.id, tensor(gradients.input, dims::<2>(&state.x)));
         }
-        for (layer, [weight, bias]) in state.layers.iter().zip(gradients.layers) {
-            if let Some(node) = parents.next().flatten() {
-                grads.register::<Flex>(node.id, tensor(weight, [layer.inputs, layer.outputs]));
-            }
-            if let Some(node) = parents.next().flatten() {
-                grads.register::<Flex>(node.id, tensor(bias, [layer.outputs]));
+        let shapes: Vec<_> = state.shapes.iter().map(|shape| [shape.inputs, shape.outputs]).collect();
+        let shapes = shapes.iter().flat_map(|shape| [&shape[..], &shape[1..]]);
+        for (parent, gradient) in parents.zip(tensors(gradients.parameters, shapes)) {
+            if let Some(node) = parent {
+                grads.register::<Flex>(node.id, gradient);
             }
         }
     }
@@ -293,30 +344,24 @@ impl<const N: usize> Backward<Flex, N> for Mlp<N> {
 /// Most layers of one node.
 const MOST_LAYERS: usize = 5;
 
-/// [`crate::mlp`] on Flex with its gradient; as a `column`, with the shape `[R]`.
+/// [`crate::mlp`] on Flex with its gradient.
 pub(super) fn autodiff<C: CheckpointStrategy>(
     x: Tracked<C>,
     mut layers: Vec<MlpLayer<Autodiff<Flex, C>>>,
-    column: bool,
 ) -> Tracked<C> {
     if layers.len() > MOST_LAYERS {
         let above = layers.split_off(MOST_LAYERS);
-        return autodiff::<C>(autodiff::<C>(x, layers, false), above, column);
+        return autodiff::<C>(autodiff::<C>(x, layers), above);
     }
     let count = layers.len();
-    let (mut nodes, mut held) = (Vec::with_capacity(1 + 2 * count), Vec::with_capacity(1 + 2 * count));
-    let mut take = |t: Tracked<C>| {
+    let mut nodes = vec![x.node];
+    let take = |t: Tracked<C>| {
         nodes.push(t.node);
-        held.push(t.rc); // until this node is registered: see `Leaf::Kept`
         t.primitive
     };
-    let x = take(x);
-    let of = |layer: MlpLayer<Autodiff<Flex, C>>| {
-        let (weight, bias) = (take(unwrap(layer.weight)), take(unwrap(layer.bias)));
-        Layer::new(weight, bias, layer.activation)
-    };
-    let layers = layers.into_iter().map(of).collect();
-    let state = run(x, layers, column);
+    let mut take = take;
+    let (shapes, each) = layers.into_iter().map(|of| layer(of, &mut take)).unzip();
+    let state = run(x.primitive, shapes, Parameters::Each(each), false);
     let y = state.y.clone();
     macro_rules! node {
         ($parents:literal) => {{
@@ -327,13 +372,57 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
             }
         }};
     }
-    let y = match count {
+    match count {
         1 => node!(3),
         2 => node!(5),
         3 => node!(7),
         4 => node!(9),
         _ => node!(11),
-    };
-    drop(held);
-    y
+    }
+}
+
+fn shapes(mlp: &FlatMlp) -> Vec<Shape> {
+    mlp.layers().map(|([inputs, outputs], act)| Shape { inputs, outputs, act }).collect()
+}
+
+/// [`crate::flat_mlp`] on Flex; as a `column`, with the shape `[R]`.
+pub(super) fn flex_flat(x: FlexTensor, parameters: FlexTensor, mlp: &FlatMlp, column: bool) -> FlexTensor {
+    run(x, shapes(mlp), Parameters::Flat(row_major(parameters)), column).y
+}
+
+#[derive(Debug)]
+struct Flat;
+
+impl Backward<Flex, 2> for Flat {
+    type State = Arc<State>;
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Grads, _: &mut Checkpointer) {
+        let g = row_major(grads.consume::<Flex>(&ops.node));
+        let (state, [x, parameters]) = (ops.state, ops.parents);
+        let wanted = Wanted { input: x.is_some(), layers: vec![parameters.is_some(); state.shapes.len()] };
+        let gradients = backward(&state, floats(&g), &wanted);
+        if let Some(node) = x {
+            grads.register::<Flex>(node.id, tensor(gradients.input, dims::<2>(&state.x)));
+        }
+        if let Some(node) = parameters {
+            let count = gradients.parameters.len();
+            grads.register::<Flex>(node.id, tensor(gradients.parameters, [count]));
+        }
+    }
+}
+
+/// [`crate::flat_mlp`] on Flex with its gradient; as a `column`, with the shape `[R]`.
+pub(super) fn autodiff_flat<C: CheckpointStrategy>(
+    x: Tracked<C>,
+    parameters: Tracked<C>,
+    mlp: &FlatMlp,
+    column: bool,
+) -> Tracked<C> {
+    let flat = Parameters::Flat(row_major(parameters.primitive));
+    let state = run(x.primitive, shapes(mlp), flat, column);
+    let y = state.y.clone();
+    match Flat.prepare::<C>([x.node, parameters.node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(Arc::new(state), y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
 }

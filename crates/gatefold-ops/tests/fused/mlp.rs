@@ -1,7 +1,7 @@
-use burn::backend::{Flex, flex::FlexTensor};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::backend::Flex;
+use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Tensor};
-use gatefold_ops::{Activation, AdamwStep, Leaf, MlpLayer, adamw_leaf, composed, mlp, mlp_column};
+use gatefold_ops::{Activation, FlatMlp, MlpLayer, composed, flat_mlp, flat_mlp_column, mlp};
 
 use crate::support::*;
 
@@ -50,8 +50,30 @@ fn layers<B: Backend>(
 
 type Net = fn(Tensor<Train, 2>, Vec<MlpLayer<Train>>) -> Tensor<Train, 2>;
 
+/// All parameters in one tensor.
+fn flat<B: Backend>(layers: &[MlpLayer<B>]) -> (Tensor<B, 1>, FlatMlp) {
+    let [inputs, _] = layers[0].weight.dims();
+    let sizes = layers.iter().map(|layer| (layer.bias.dims()[0], layer.activation)).collect();
+    let of = |layer: &MlpLayer<B>| {
+        let [inputs, outputs] = layer.weight.dims();
+        [layer.weight.clone().reshape([inputs * outputs]), layer.bias.clone()]
+    };
+    (Tensor::cat(layers.iter().flat_map(of).collect(), 0), FlatMlp::new(inputs, sizes))
+}
+
+fn in_one_tensor(x: Tensor<Train, 2>, layers: Vec<MlpLayer<Train>>) -> Tensor<Train, 2> {
+    let (parameters, sizes) = flat(&layers);
+    flat_mlp(x, parameters, &sizes)
+}
+
+fn composed_in_one_tensor(x: Tensor<Train, 2>, layers: Vec<MlpLayer<Train>>) -> Tensor<Train, 2> {
+    let (parameters, sizes) = flat(&layers);
+    composed::flat_mlp(x, parameters, &sizes)
+}
+
 fn as_column(x: Tensor<Train, 2>, layers: Vec<MlpLayer<Train>>) -> Tensor<Train, 2> {
-    mlp_column(x, layers).unsqueeze_dim(1)
+    let (parameters, sizes) = flat(&layers);
+    flat_mlp_column(x, parameters, &sizes).unsqueeze_dim(1)
 }
 
 /// Bits of the value and of the gradients of `sum(y * g)` by x, weights and biases.
@@ -75,7 +97,9 @@ fn one_node_has_the_bits_of_linear_layers_in_values_and_gradients() {
         let outputs = widths[widths.len() - 1];
         let (x, g) = (n.tensor([rows, widths[0]]), n.tensor([rows, outputs]));
         let plain = run(composed::mlp, &x, &parameters, &g);
-        assert_eq!(run(mlp, &x, &parameters, &g), plain, "{rows} rows through {widths:?}");
+        for net in [mlp as Net, in_one_tensor, composed_in_one_tensor] {
+            assert_eq!(run(net, &x, &parameters, &g), plain, "{rows} rows through {widths:?}");
+        }
         if outputs == 1 {
             assert_eq!(run(as_column, &x, &parameters, &g), plain, "{rows} rows through {widths:?}");
         }
@@ -150,65 +174,9 @@ fn f64_tensors_take_the_composition() {
     let weight = Tensor::<Flex, 2>::from_data([[1.0f64], [1.0]], (&device, DType::F64));
     let bias = Tensor::<Flex, 1>::from_data([0.0f64], (&device, DType::F64));
     let layer = MlpLayer { weight, bias, activation: Activation::Identity };
-    let y: Vec<f64> = mlp_column(x, vec![layer]).into_data().to_vec().expect("f64");
-    assert!((y[0] - 1.0 - 1e-9).abs() < 1e-15);
-}
-
-/// Parameters after some AdamW steps on data of a seed, as a value function learns.
-fn train(seed: u64) -> Vec<Vec<u32>> {
-    let mut n = Numbers::new(seed);
-    let mut parameters: Vec<_> = parameters(&[4, 8, 8, 1], &mut n)
-        .into_iter()
-        .map(|(weight, bias, act)| (leaf(&weight), leaf(&bias), act))
-        .collect();
-    let zeros = |size: usize| from_vec(vec![0.0; size], [size]).into_primitive().tensor();
-    let sizes = [4 * 8, 8, 8 * 8, 8, 8, 1];
-    let mut moments: Vec<_> = sizes.into_iter().map(|size| (zeros(size), zeros(size))).collect();
-    for _ in 0..200 {
-        let layers = parameters.iter().map(|(weight, bias, activation)| MlpLayer {
-            weight: weight.clone(),
-            bias: bias.clone(),
-            activation: *activation,
-        });
-        let loss = mlp(data(&n.tensor([1, 4])), layers.collect());
-        // As an update does between its operations: others may end a backward pass now.
-        std::thread::yield_now();
-        let grads = loss.backward();
-        let mut moments = moments.iter_mut();
-        for (weight, bias, _) in &mut parameters {
-            fn step<const D: usize>(
-                leaf: &mut Tensor<Train, D>,
-                grads: &<Train as AutodiffBackend>::Gradients,
-                (m, v): &mut (FlexTensor, FlexTensor),
-            ) {
-                let grad = leaf.grad(grads).expect("every parameter gets a gradient");
-                let grad = grad.into_primitive().tensor();
-                *leaf = adamw_leaf(leaf.clone(), grad, [m, v], &STEP, Leaf::Kept);
-            }
-            step(weight, &grads, moments.next().expect("a moment"));
-            step(bias, &grads, moments.next().expect("a moment"));
-        }
-    }
-    let all = parameters.iter();
-    all.flat_map(|(weight, bias, _)| [bits(&weight.clone().inner()), bits(&bias.clone().inner())]).collect()
-}
-
-const STEP: AdamwStep = AdamwStep {
-    lr: 1e-2,
-    beta1: 0.9,
-    beta2: 0.999,
-    eps: 1e-5,
-    weight_decay: 0.0,
-    grad_scale: 1.0,
-    bias_correction1: 0.5,
-    bias_correction2: 0.1,
-};
-
-#[test]
-fn threads_that_train_at_once_with_kept_leaves_do_not_disturb_each_other() {
-    let alone: Vec<_> = (0..4).map(train).collect();
-    let handles: Vec<_> = (0..4).map(|seed| std::thread::spawn(move || train(seed))).collect();
-    for (handle, alone) in handles.into_iter().zip(alone) {
-        assert_eq!(handle.join().expect("no thread panics"), alone);
+    let (parameters, sizes) = flat(std::slice::from_ref(&layer));
+    for y in [mlp(x.clone(), vec![layer]), flat_mlp_column(x, parameters, &sizes).unsqueeze_dim(1)] {
+        let y: Vec<f64> = y.into_data().to_vec().expect("f64");
+        assert!((y[0] - 1.0 - 1e-9).abs() < 1e-15);
     }
 }

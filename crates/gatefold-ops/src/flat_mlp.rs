@@ -1,0 +1,92 @@
+//! A whole MLP whose parameters lie in one tensor.
+//!
+//! Everything that Burn, an optimizer and an allocator do for a tensor costs the same for a large and a small
+//! one. For a network of some thousand parameters in a dozen tensors that is as much as the arithmetic.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::{Activation, MlpLayer, OpsBackend, composed};
+
+/// The layers of an MLP whose parameters lie in one tensor: of each layer the weight `[in, out]`, row-major,
+/// then the bias `[out]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatMlp {
+    inputs: usize,
+    layers: Vec<(usize, Activation)>,
+}
+
+impl FlatMlp {
+    /// Layers by their outputs, each with what is applied to its result. Panics if there is none.
+    pub fn new(inputs: usize, layers: Vec<(usize, Activation)>) -> Self {
+        assert!(!layers.is_empty(), "an MLP has layers");
+        Self { inputs, layers }
+    }
+
+    /// Inputs and outputs of each layer, and its activation.
+    pub fn layers(&self) -> impl Iterator<Item = ([usize; 2], Activation)> {
+        let mut inputs = self.inputs;
+        self.layers
+            .iter()
+            .map(move |&(outputs, act)| ([std::mem::replace(&mut inputs, outputs), outputs], act))
+    }
+
+    /// Elements of each parameter, in their order: a layer's weight, its bias, the next layer's weight.
+    pub fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.layers().flat_map(|([inputs, outputs], _)| [inputs * outputs, outputs])
+    }
+
+    /// Outputs of the last layer.
+    fn outputs(&self) -> usize {
+        self.layers[self.layers.len() - 1].0
+    }
+}
+
+/// [`mlp`](crate::mlp()) with parameters `[P]` in one tensor: `[rows, in]` to `[rows, out]`.
+///
+/// The bits of values and gradients are those of [`mlp`](crate::mlp()). Panics if shapes differ.
+pub fn flat_mlp<B: OpsBackend>(x: Tensor<B, 2>, parameters: Tensor<B, 1>, mlp: &FlatMlp) -> Tensor<B, 2> {
+    check(&x, &parameters, mlp);
+    B::flat_mlp(x, parameters, mlp)
+}
+
+/// [`flat_mlp`] of one output as a vector `[rows]`: a value function.
+pub fn flat_mlp_column<B: OpsBackend>(
+    x: Tensor<B, 2>,
+    parameters: Tensor<B, 1>,
+    mlp: &FlatMlp,
+) -> Tensor<B, 1> {
+    check(&x, &parameters, mlp);
+    assert_eq!(mlp.outputs(), 1, "flat_mlp_column: outputs of the last layer");
+    B::flat_mlp_column(x, parameters, mlp)
+}
+
+/// [`flat_mlp`] as one [`linear`](crate::linear) after the other.
+pub fn composed<B: OpsBackend>(x: Tensor<B, 2>, parameters: Tensor<B, 1>, mlp: &FlatMlp) -> Tensor<B, 2> {
+    let mut first = 0;
+    let mut take = |count: usize| {
+        first += count;
+        parameters.clone().narrow(0, first - count, count)
+    };
+    let layers = mlp.layers().map(|([inputs, outputs], activation)| MlpLayer {
+        weight: take(inputs * outputs).reshape([inputs, outputs]),
+        bias: take(outputs),
+        activation,
+    });
+    composed::mlp(x, layers.collect())
+}
+
+/// [`flat_mlp_column`] as one [`linear`](crate::linear) after the other.
+pub fn composed_column<B: OpsBackend>(
+    x: Tensor<B, 2>,
+    parameters: Tensor<B, 1>,
+    mlp: &FlatMlp,
+) -> Tensor<B, 1> {
+    let [rows, _] = x.dims();
+    composed(x, parameters, mlp).reshape([rows])
+}
+
+fn check<B: Backend>(x: &Tensor<B, 2>, parameters: &Tensor<B, 1>, mlp: &FlatMlp) {
+    let ([_, inputs], [given]) = (x.dims(), parameters.dims());
+    assert_eq!(inputs, mlp.inputs, "flat_mlp: columns of x and inputs");
+    assert_eq!(given, mlp.sizes().sum::<usize>(), "flat_mlp: parameters given and needed");
+}

@@ -1,0 +1,176 @@
+//! A policy of MLPs alone, the parameters of each in one tensor.
+//!
+//! What Burn and an optimizer do for a tensor costs the same for a large and a small one: with a tensor for
+//! each weight and bias, networks of CartPole's size spend a quarter of an update on it. So rollouts and
+//! updates of such a policy work on this form of it, and nothing else knows it.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use gatefold_curriculum::Routing;
+use gatefold_ops::{Activation, FlatMlp, OpsBackend, flat_mlp, flat_mlp_column};
+use rand::Rng;
+
+use crate::evaluation::smaller;
+use crate::{ActorCritic, Evaluation, Mlp, Observation, RoutingInput};
+
+/// An MLP and its parameters.
+#[derive(Debug, Clone)]
+pub struct FlatNetwork<B: OpsBackend> {
+    /// Of each layer the weight `[in, out]`, row-major, then the bias `[out]`; with gradient.
+    pub parameters: Tensor<B, 1>,
+    mlp: FlatMlp,
+    ids: Vec<ParamId>,
+}
+
+impl<B: OpsBackend> FlatNetwork<B> {
+    /// A trunk and the head on top of it, with values of their own.
+    pub(crate) fn new(trunk: &Mlp<B>, head: &Linear<B>) -> Self {
+        let (mut each, mut ids, mut layers) = (Vec::new(), Vec::new(), Vec::new());
+        let [inputs, _] = trunk.layers().next().expect("a trunk has layers").weight.dims();
+        let hidden = trunk.layers().map(|layer| (layer, trunk.activation()));
+        for (layer, activation) in hidden.chain([(head, Activation::Identity)]) {
+            let bias = layer.bias.as_ref().expect("our linear layers have a bias");
+            let [from, to] = layer.weight.dims();
+            each.extend([layer.weight.val().detach().reshape([from * to]), bias.val().detach()]);
+            ids.extend([layer.weight.id, bias.id]);
+            layers.push((to, activation));
+        }
+        let parameters = Tensor::cat(each, 0).detach().require_grad();
+        Self { parameters, mlp: FlatMlp::new(inputs, layers), ids }
+    }
+
+    /// The module's parameters in their order here.
+    pub fn ids(&self) -> &[ParamId] {
+        &self.ids
+    }
+
+    /// The parameters one by one, flat.
+    fn each(&self) -> impl Iterator<Item = (ParamId, Tensor<B, 1>)> {
+        let all = self.parameters.clone().detach();
+        let mut first = 0;
+        self.ids.iter().zip(self.mlp.sizes()).map(move |(&id, size)| {
+            first += size;
+            (id, all.clone().narrow(0, first - size, size))
+        })
+    }
+}
+
+/// A policy without graph, router and experts.
+#[derive(Debug, Clone)]
+pub struct FlatPolicy<B: OpsBackend> {
+    actor: FlatNetwork<B>,
+    critic: FlatNetwork<B>,
+    second_critic: Option<FlatNetwork<B>>,
+}
+
+impl<B: OpsBackend> FlatPolicy<B> {
+    pub(crate) fn new(
+        actor: FlatNetwork<B>,
+        critic: FlatNetwork<B>,
+        second_critic: Option<FlatNetwork<B>>,
+    ) -> Self {
+        Self { actor, critic, second_critic }
+    }
+
+    /// What [`ActorCritic::evaluate`] gives, bit for bit, but for `h_obs`.
+    pub fn evaluate(&self, observation: &Observation<B>) -> Evaluation<B> {
+        let features = || observation.features.clone();
+        let Self { actor, critic, second_critic } = self;
+        Evaluation {
+            logits: flat_mlp(features(), actor.parameters.clone(), &actor.mlp),
+            values: value(critic, observation),
+            second_values: second_critic.as_ref().map(|critic| value(critic, observation)),
+            h_obs: None,
+            gates: None,
+            expert_logits: None,
+            next_operator: None,
+            graph: None,
+        }
+    }
+
+    /// What [`ActorCritic::values`] gives, bit for bit.
+    pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
+        let values = value(&self.critic, observation);
+        match &self.second_critic {
+            None => values,
+            Some(critic) => smaller(values, value(critic, observation)),
+        }
+    }
+
+    /// Actor, critic and, if there is one, second critic.
+    pub fn networks(&self) -> impl Iterator<Item = &FlatNetwork<B>> {
+        [&self.actor, &self.critic].into_iter().chain(&self.second_critic)
+    }
+
+    /// The same, to be changed.
+    pub fn networks_mut(&mut self) -> impl Iterator<Item = &mut FlatNetwork<B>> {
+        [&mut self.actor, &mut self.critic].into_iter().chain(&mut self.second_critic)
+    }
+
+    /// `policy`, which this was made of, with the parameters that are here now.
+    pub fn write_to(&self, policy: ActorCritic<B>) -> ActorCritic<B> {
+        struct Write<B: OpsBackend>(HashMap<ParamId, Tensor<B, 1>>);
+        impl<B: OpsBackend> ModuleMapper<B> for Write<B> {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+                let (id, old, mapper) = param.consume();
+                let new = self.0.remove(&id).expect("a flat policy has all parameters");
+                let new = new.reshape(old.dims()).detach();
+                let new = if old.is_require_grad() { new.require_grad() } else { new };
+                Param::from_mapped_value(id, new, mapper)
+            }
+        }
+        policy.map(&mut Write(self.networks().flat_map(FlatNetwork::each).collect()))
+    }
+}
+
+fn value<B: OpsBackend>(critic: &FlatNetwork<B>, observation: &Observation<B>) -> Tensor<B, 1> {
+    flat_mlp_column(observation.features.clone(), critic.parameters.clone(), &critic.mlp)
+}
+
+/// A policy as a rollout uses it.
+pub enum Acting<'a, B: OpsBackend> {
+    /// One that consists of MLPs alone.
+    Flat(FlatPolicy<B>),
+    /// Any other.
+    Whole(&'a ActorCritic<B>),
+}
+
+impl<'a, B: OpsBackend> Acting<'a, B> {
+    /// The faster form of `policy`, with the same bits.
+    pub fn new(policy: &'a ActorCritic<B>) -> Self {
+        policy.flat().map_or(Self::Whole(policy), Self::Flat)
+    }
+
+    /// [`ActorCritic::draw`].
+    pub fn draw(
+        &self,
+        routing: Routing,
+        rows: usize,
+        rng: &mut impl Rng,
+        device: &B::Device,
+    ) -> Option<Tensor<B, 2>> {
+        match self {
+            Self::Flat(_) => None,
+            Self::Whole(policy) => policy.draw(routing, rows, rng, device),
+        }
+    }
+
+    /// [`ActorCritic::act`].
+    pub fn act(&self, observation: &Observation<B>, input: RoutingInput<B>) -> Evaluation<B> {
+        match self {
+            Self::Flat(policy) => policy.evaluate(observation),
+            Self::Whole(policy) => policy.act(observation, input),
+        }
+    }
+
+    /// [`ActorCritic::values`].
+    pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
+        match self {
+            Self::Flat(policy) => policy.values(observation),
+            Self::Whole(policy) => policy.values(observation),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The policy and its optimizer while they learn.
+
+use burn::tensor::Tensor;
+use gatefold_ops::OpsAutodiffBackend;
+use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
+use gatefold_policy::{ActorCritic, Evaluation, FlatPolicy, Observation, RoutingInput, Wanted};
+
+const THERE: &str = "a student has its policy between steps";
+
+/// A policy that is being improved: as a module, or, where it consists of MLPs alone, as a few tensors. The
+/// bits are the same.
+pub(crate) struct Student<'a, B: OpsAutodiffBackend> {
+    /// With the parameters of the beginning where `flat` has the present ones.
+    policy: Option<ActorCritic<B>>, // `None` within a step
+    pub(crate) optimizer: &'a mut AdamW<B::InnerBackend>,
+    flat: Option<(FlatPolicy<B>, FlatMoments<B::InnerBackend>)>,
+}
+
+impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
+    /// `flat` is whether it may take the faster form, in which nobody sees single tensors or `h_obs`.
+    pub(crate) fn new(policy: ActorCritic<B>, optimizer: &'a mut AdamW<B::InnerBackend>, flat: bool) -> Self {
+        let flat = policy.flat().filter(|_| flat).and_then(|flat| {
+            let groups = flat.networks().map(|network| network.ids());
+            let moments = optimizer.flat::<B, _>(&policy, groups)?;
+            Some((flat, moments))
+        });
+        Self { policy: Some(policy), optimizer, flat }
+    }
+
+    /// The policy, but not its present parameters.
+    pub(crate) fn shape(&self) -> &ActorCritic<B> {
+        self.policy.as_ref().expect(THERE)
+    }
+
+    /// The policy with its present parameters.
+    pub(crate) fn policy(&self) -> ActorCritic<B> {
+        let policy = self.shape().clone();
+        match &self.flat {
+            Some((flat, _)) => flat.write_to(policy),
+            None => policy,
+        }
+    }
+
+    pub(crate) fn evaluate(
+        &self,
+        observation: &Observation<B>,
+        input: RoutingInput<B>,
+        wanted: &Wanted<B>,
+    ) -> Evaluation<B> {
+        match &self.flat {
+            Some((flat, _)) => flat.evaluate(observation),
+            None => self.shape().evaluate_with(observation, input, wanted),
+        }
+    }
+
+    /// One optimizer step down the gradient of `loss`.
+    pub(crate) fn learn(&mut self, loss: &Tensor<B, 1>, lr: f64, max_norm: f32) -> Step {
+        let found = loss.backward();
+        if let Some((flat, moments)) = &mut self.flat {
+            let leaves = flat.networks_mut().map(|network| &mut network.parameters);
+            return self.optimizer.step_flat(moments, leaves, found, lr, max_norm);
+        }
+        let policy = self.policy.take().expect(THERE);
+        let grads = Gradients::of::<B, _>(&policy, found);
+        #[cfg(feature = "chaos")]
+        let grads = gatefold_optim::probe::gradients::<B, _>(&policy, grads);
+        let (policy, step) = self.optimizer.step::<B, _>(policy, grads, lr, max_norm);
+        #[cfg(feature = "chaos")]
+        let policy = if step.grad_norm.is_finite() {
+            self.optimizer.probe_moments();
+            gatefold_optim::probe::parameters(policy)
+        } else {
+            policy
+        };
+        self.policy = Some(policy);
+        step
+    }
+
+    /// The policy and the optimizer as they are now.
+    pub(crate) fn finish(self) -> (ActorCritic<B>, &'a mut AdamW<B::InnerBackend>) {
+        let Self { policy, optimizer, flat } = self;
+        let policy = policy.expect(THERE);
+        let Some((flat, moments)) = flat else { return (policy, optimizer) };
+        optimizer.set_flat(moments);
+        (flat.write_to(policy), optimizer)
+    }
+}

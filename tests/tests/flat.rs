@@ -1,0 +1,68 @@
+//! A policy of MLPs alone learns and acts by a faster form of itself, with the same bits.
+
+use burn::module::AutodiffModule;
+use gatefold_curriculum::Routing;
+use gatefold_env::Params;
+use gatefold_optim::export;
+use gatefold_policy::{Acting, Architecture, PolicyConfig, RoutingInput};
+use gatefold_tests::camp;
+use gatefold_tests::tolerance::bits;
+use gatefold_tests::trainee::{Trainee, observation, plan, small_policy};
+
+fn trainee(twin_critics: bool, layers: &[usize]) -> Trainee {
+    let config = PolicyConfig {
+        trunk: layers.to_vec(),
+        twin_critics,
+        normalize_observations: true,
+        ..small_policy(Architecture::Mlp, 1)
+    };
+    Trainee::new(&camp::ENTRY, &Params::new(6, 7), &config)
+}
+
+const POLICIES: [(bool, &[usize]); 3] = [(false, &[16, 16]), (true, &[16, 24]), (false, &[8, 8, 8, 8, 8, 8])];
+
+#[test]
+fn updates_have_the_bits_of_the_whole_module_in_parameters_moments_and_metrics() {
+    for (twin_critics, layers) in POLICIES {
+        let plan = plan(Routing::Dense, 1.0, 1e-3);
+        let (mut flat, mut whole) = (trainee(twin_critics, layers), trainee(twin_critics, layers));
+        assert!(flat.policy.flat().is_some(), "the case must take the faster form");
+        whole.learner.thorough = true; // looks at every tensor after every step
+        for iteration in 0..3 {
+            let (of_flat, of_whole) = (flat.iterate(&plan), whole.iterate(&plan));
+            assert_eq!(of_flat, of_whole, "iteration {iteration}");
+        }
+        assert_eq!(export(&flat.policy), export(&whole.policy));
+        assert_eq!(flat.optimizer.export(), whole.optimizer.export());
+        assert_ne!(
+            export(&flat.policy),
+            export(&trainee(twin_critics, layers).policy),
+            "it must have learned"
+        );
+    }
+}
+
+#[test]
+fn a_rollout_sees_the_bits_of_the_whole_policy() {
+    for (twin_critics, layers) in POLICIES {
+        let mut trainee = trainee(twin_critics, layers);
+        let rollout = trainee.collect(&plan(Routing::Dense, 1.0, 0.0)).expect("a rollout");
+        let policy = trainee.policy.valid();
+        let acting = Acting::new(&policy);
+        assert!(matches!(acting, Acting::Flat(_)));
+        let seen = observation(&trainee.learner.spec, &rollout.observations, 0..96);
+        let input = || RoutingInput::new(Routing::Dense, 1.0);
+        let (of_flat, of_whole) = (acting.act(&seen, input()), policy.act(&seen, input()));
+        assert_eq!(of_flat.second_values.is_some(), twin_critics);
+        assert_eq!(bits(of_flat.logits), bits(of_whole.logits));
+        assert_eq!(bits(of_flat.values), bits(of_whole.values));
+        assert_eq!(bits(acting.values(&seen)), bits(policy.values(&seen)));
+    }
+}
+
+#[test]
+fn a_policy_with_experts_has_no_flat_form() {
+    let config = small_policy(Architecture::Routed, 4);
+    let trainee = Trainee::new(&camp::ENTRY, &Params::new(2, 1), &config);
+    assert!(trainee.policy.flat().is_none());
+}
