@@ -165,7 +165,7 @@ fn mistakes_in_whole_files_are_named() {
         (
             "preset = \"clean-rl\"\nabout = \"x\"\n[env]\nname = \"walk\"",
             &[
-                "preset = \"clean-rl\": need one of \"cleanrl\", \"sb3-fast\", \"seed\", \"v3\"",
+                "preset = \"clean-rl\": need one of \"cleanrl\", \"quick\", \"sb3-fast\", \"seed\", \"v3\"",
                 "did you mean \"cleanrl\"?",
             ],
         ),
@@ -255,6 +255,9 @@ fn a_file_lies_over_its_preset_and_overrides_over_both() {
 fn presets_have_the_documented_numbers() {
     let cleanrl = resolved(WALK, &["preset=cleanrl"]).unwrap();
     let fast = resolved(WALK, &["preset=sb3-fast"]).unwrap();
+    let quick = resolved(WALK, &["preset=quick"]).unwrap();
+    assert_eq!((quick.run.num_envs, quick.ppo.num_steps, quick.ppo.epochs), (16, 32, 6));
+    assert_eq!((quick.ppo.gamma, quick.ppo.gae_lambda, quick.curriculum.constant.lr), (0.98, 0.9, 2e-3));
     for config in [&cleanrl, &fast] {
         assert_eq!(config.policy.architecture, Architecture::Mlp);
         assert_eq!(config.policy.trunk, [64, 64]);
