@@ -14,7 +14,7 @@ use crate::topology::{LayerTopology, Topology};
 const LOOKED_AT: usize = 16;
 
 /// States whose rows make one graph: fewer repeat less, more leave the cache.
-const STATES: usize = 64;
+const STATES: usize = 128;
 
 /// The distinct rows of a batch, as one graph for each [`STATES`] states.
 #[derive(Debug)]

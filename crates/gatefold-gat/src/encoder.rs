@@ -1,10 +1,14 @@
 //! The graph encoder: activations and node features in, one vector for the whole graph out.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_graph::TypedGraph;
-use gatefold_ops::{Activation, GatRows, OpsBackend, embed_activations, init, linear, mix, probe, softmax};
+use gatefold_ops::{
+    Activation, GatRows, OpsBackend, embed_activations, gather_rows, init, linear, mix, probe, softmax,
+};
 use rand::Rng;
 
 use crate::draws::LayerDraws;
@@ -53,15 +57,40 @@ pub struct GraphEncoding<B: Backend> {
     pub graph: Tensor<B, 2>,
     /// Readout scores `[B, T]`; for a knowledge graph the operator scores.
     pub scores: Tensor<B, 2>,
-    /// Vectors of the readout nodes `[B, T, D]`, of which the graph vector is made.
-    pub readout: Tensor<B, 3>,
-    /// Attention of each layer `[B, E, H]`, untracked; empty if distinct rows were computed.
+    /// Vectors of the readout nodes, of which the graph vector is made.
+    pub readout: Readout<B>,
+    /// Attention of each layer `[B, E, H]`, untracked; empty unless traced.
     pub attention: Vec<Tensor<B, 3>>,
     /// Attention of each layer that has edges on the first rows, as many as were asked for, with its
     /// gradient; empty if none were.
     pub attended: Vec<Attended<B>>,
-    /// Node vectors after each layer `[B, T, D]`; empty if distinct rows were computed.
+    /// Node vectors after each layer `[B, T, D]`; empty unless traced.
     pub nodes: Vec<Tensor<B, 3>>,
+    /// How many distinct rows were computed, those of the input among them; `None` if all rows were.
+    pub distinct: Option<usize>,
+}
+
+/// Vectors of the readout nodes of a batch, as they were computed.
+#[derive(Debug, Clone)]
+pub struct Readout<B: Backend> {
+    /// All `[B * T, D]`, or the distinct ones.
+    rows: Tensor<B, 2>,
+    /// Which of the distinct rows each is.
+    picked: Option<Arc<[u32]>>,
+    /// B and T.
+    shape: [usize; 2],
+}
+
+impl<B: OpsBackend> Readout<B> {
+    /// `[B, T, D]`.
+    pub fn nodes(&self) -> Tensor<B, 3> {
+        let rows = match &self.picked {
+            None => self.rows.clone(),
+            Some(picked) => gather_rows(self.rows.clone(), picked),
+        };
+        let ([batch, targets], [_, hidden]) = (self.shape, rows.dims());
+        rows.reshape([batch, targets, hidden])
+    }
 }
 
 impl<B: Backend> GraphEncoding<B> {
@@ -71,10 +100,11 @@ impl<B: Backend> GraphEncoding<B> {
         Self {
             graph: self.graph.detach(),
             scores: self.scores.detach(),
-            readout: self.readout.detach(),
+            readout: Readout { rows: self.readout.rows.detach(), ..self.readout },
             attention: all(self.attention),
             attended: Vec::new(),
             nodes: all(self.nodes),
+            distinct: self.distinct,
         }
     }
 }
@@ -126,20 +156,21 @@ impl<B: OpsBackend> GraphEncoder<B> {
     }
 
     /// Encodes activations `[B, V]`, each in [0, 1], one per graph node, and the nodes' features
-    /// `[B, V, G]`, if the encoder has any. Attention and all node vectors are in the result.
+    /// `[B, V, G]`, if the encoder has any. The result is traced: it has attention and all node vectors.
     pub fn forward(
         &self,
         activations: Tensor<B, 2>,
         node_features: Option<Tensor<B, 3>>,
     ) -> GraphEncoding<B> {
-        self.forward_all(activations, node_features, None, 0)
+        self.forward_all(activations, node_features, None, 0, true)
     }
 
     /// [`forward`](Self::forward), less what was drawn to be dropped; the first `attended` rows also with
     /// the gradient of their attention.
     ///
-    /// Without draws and such rows, distinct rows alone are computed where they are few enough.
-    /// `attention` in the result is over the edges that were kept, before its own dropout.
+    /// Without draws and such rows, distinct rows alone are computed where they are few enough. The result
+    /// is traced if something was drawn: `attention` is over the edges that were kept, before its own
+    /// dropout.
     /// Panics if the draws are not of this encoder and as many rows.
     pub fn forward_with(
         &self,
@@ -156,7 +187,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
                 return self.forward_distinct(batch, distinct, &activations.device());
             }
         }
-        self.forward_all(activations, node_features, drawn, attended)
+        self.forward_all(activations, node_features, drawn, attended, drawn.is_some())
     }
 
     fn assert_nodes(&self, activations: &Tensor<B, 2>) {
@@ -171,6 +202,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
         node_features: Option<Tensor<B, 3>>,
         drawn: Option<&GraphDraws<B>>,
         attended: usize,
+        traced: bool,
     ) -> GraphEncoding<B> {
         let [batch, num_nodes] = activations.dims();
         if let Some(drawn) = drawn {
@@ -224,11 +256,13 @@ impl<B: OpsBackend> GraphEncoder<B> {
                     GatRows::Project(_) => layer.project_rows(first(x.clone()), None),
                 }));
             }
-            let (next, weights) = layer.attend(x, rows, drawn);
+            let (next, weights) = layer.attend(x, rows, drawn, traced);
             #[cfg(feature = "chaos")]
             let next = probe::tensor(&format!("activation/gat_layer{i}"), next);
-            attention.push(weights);
-            rows_of_layers.push(next.clone());
+            if traced {
+                attention.extend(weights);
+                rows_of_layers.push(next.clone());
+            }
             x = next;
         }
 
@@ -236,7 +270,10 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let scores = self.readout_scores(x.clone().reshape([batch * targets, hidden]));
         let scores = probe::tensor("activation/operator_scores", scores.reshape([batch, targets])); // [B, T]
         let graph = mix(softmax(scores.clone()), x.clone()); // [B, D]
-        GraphEncoding { graph, scores, readout: x, attention, attended: tracked, nodes: rows_of_layers }
+        let rows = x.reshape([batch * targets, hidden]);
+        let readout = Readout { rows, picked: None, shape: [batch, targets] };
+        let (attended, nodes) = (tracked, rows_of_layers);
+        GraphEncoding { graph, scores, readout, attention, attended, nodes, distinct: None }
     }
 
     /// `kind embedding + identity embedding` of the encoder's input rows `[S, D]`.
@@ -271,7 +308,11 @@ impl<B: OpsBackend> GraphEncoder<B> {
     }
 
     /// What each layer's attention and node vectors look like, first layer first.
+    ///
+    /// Panics unless the encoding is traced.
     pub fn statistics(&self, encoding: &GraphEncoding<B>) -> Vec<LayerStatistics> {
+        let traced = (encoding.attention.len(), encoding.nodes.len());
+        assert_eq!(traced, (self.layers.len(), self.layers.len()), "statistics are of a traced encoding");
         let traces = encoding.attention.iter().zip(&encoding.nodes);
         let layers = self.layers.iter().zip(traces);
         layers

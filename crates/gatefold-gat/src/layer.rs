@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_ops::{
-    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_layer, gat_layer_each, init, linear,
-    norm_relu,
+    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_layer, gat_layer_each,
+    gat_layer_rows, init, linear, norm_relu,
 };
 use rand::Rng;
 
@@ -103,23 +103,30 @@ impl<B: OpsBackend> GatLayer<B> {
 
     /// Attention over `rows`, then norm and residual of `x` `[B, S, D]`.
     ///
-    /// Returns the new rows `[B, T, D]` and the attention `[B, E, H]`. Without some edges or weights
-    /// attention is over rows that were projected before.
+    /// Returns the new rows `[B, T, D]` and, if `traced`, the attention `[B, E, H]`. Without some edges or
+    /// weights attention is over rows that were projected before.
     pub(crate) fn attend(
         &self,
         x: Tensor<B, 3>,
         rows: GatRows<B>,
         drawn: Option<&LayerDraws<B>>,
-    ) -> (Tensor<B, 3>, Tensor<B, 3>) {
+        traced: bool,
+    ) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
         let edges = &self.topology.edges;
         let (out, attention) = match (drawn.filter(|drawn| drawn.changes_attention()), rows) {
             (Some(drawn), GatRows::Projected(h)) => {
                 let (out, attention) = dropped_attention(h, &self.scoring(), edges, drawn);
-                (self.put_together(x, out), attention)
+                (self.put_together(x, out), Some(attention))
             }
             (_, rows) => {
                 let norm = [self.norm_gain.val(), self.norm_bias.val()];
-                gat_layer(x, rows, self.scoring(), self.heads(), norm, edges, LEAKY_SLOPE)
+                let (scoring, heads) = (self.scoring(), self.heads());
+                if traced {
+                    let (out, attention) = gat_layer(x, rows, scoring, heads, norm, edges, LEAKY_SLOPE);
+                    (out, Some(attention))
+                } else {
+                    (gat_layer_rows(x, rows, scoring, heads, norm, edges, LEAKY_SLOPE), None)
+                }
             }
         };
         (self.clipped(out), attention)
@@ -245,8 +252,8 @@ mod tests {
 
     /// `e_ba - e_bb` of each head, from the attention of b: its logarithms' difference less ln 3.
     fn score_difference(layer: &GatLayer<Train>) -> [f64; 2] {
-        let (_, attention) = layer.attend(nodes(), layer.rows(), None);
-        let attention = attention.into_data().into_vec::<f32>().unwrap();
+        let (_, attention) = layer.attend(nodes(), layer.rows(), None, true);
+        let attention = attention.expect("traced").into_data().into_vec::<f32>().unwrap();
         [0, 1].map(|head| {
             let [from_a, from_b] = [1, 2].map(|edge| f64::from(attention[edge * 2 + head]).ln());
             from_a - from_b - 3f64.ln()
@@ -271,7 +278,7 @@ mod tests {
     fn the_gradient_of_a_log_temperature_is_its_finite_difference() {
         let weights =
             Tensor::from_floats([[[0.9, -0.4, 0.2, 1.3], [-1.1, 0.8, 0.5, -0.7]]], &Default::default());
-        let out = |layer: &GatLayer<Train>| layer.attend(nodes(), layer.rows(), None).0;
+        let out = |layer: &GatLayer<Train>| layer.attend(nodes(), layer.rows(), None, false).0;
         let loss = |layer: &GatLayer<Train>| (out(layer) * weights.clone()).sum();
         for attention in BOTH {
             let layer = with_temperature(attention, [0.5, 2.0]);

@@ -16,6 +16,6 @@ mod topology;
 
 pub use config::{Attention, AttentionTemperature, GatConfig, Heads};
 pub use draws::GraphDraws;
-pub use encoder::{GraphEncoder, GraphEncoding};
+pub use encoder::{GraphEncoder, GraphEncoding, Readout};
 pub use layer::{Attended, GatLayer};
 pub use statistics::LayerStatistics;

@@ -103,7 +103,8 @@ pub trait OpsBackend: Backend {
         composed::gatv2_attention(h, a, relation_bias, edges, slope)
     }
 
-    /// See [`crate::gat_layer`].
+    /// See [`crate::gat_layer`]; the attention may be left out unless `traced`.
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that a layer is made of")]
     fn gat_layer(
         x: Tensor<Self, 3>,
         rows: GatRows<Self>,
@@ -112,8 +113,10 @@ pub trait OpsBackend: Backend {
         norm: [Tensor<Self, 1>; 2],
         edges: &GatEdges,
         slope: f32,
-    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
-        composed::gat_layer(x, rows, scoring, heads, norm, edges, slope)
+        _traced: bool,
+    ) -> (Tensor<Self, 3>, Option<Tensor<Self, 3>>) {
+        let (out, attention) = composed::gat_layer(x, rows, scoring, heads, norm, edges, slope);
+        (out, Some(attention))
     }
 
     /// See [`crate::gat_layer_each`].
@@ -157,6 +160,21 @@ pub trait OpsBackend: Backend {
         direction: Tensor<Self, 1>,
     ) -> Tensor<Self, 3> {
         composed::embed_activations(base, activations, direction)
+    }
+
+    /// See [`crate::embed_rows`].
+    fn embed_rows(
+        base: Tensor<Self, 2>,
+        rows: &Arc<[u32]>,
+        activations: Tensor<Self, 1>,
+        direction: Tensor<Self, 1>,
+    ) -> Tensor<Self, 2> {
+        composed::embed_rows(base, rows, activations, direction)
+    }
+
+    /// See [`crate::mix_rows`].
+    fn mix_rows(weights: Tensor<Self, 2>, items: Tensor<Self, 2>, rows: &Arc<[u32]>) -> Tensor<Self, 2> {
+        composed::mix_rows(weights, items, rows)
     }
 
     /// See [`crate::mix`].

@@ -3,6 +3,7 @@
 mod adamw;
 mod chunks;
 mod embed;
+mod embed_rows;
 mod entmax15;
 mod expert_linear;
 mod flat;
@@ -23,6 +24,7 @@ mod linear;
 mod math;
 mod microkernel;
 mod mix;
+mod mix_rows;
 mod mlp;
 mod norm_relu;
 mod norm_relu_kernel;
@@ -62,9 +64,9 @@ macro_rules! all_f32 {
 /// A graph attention layer over graphs of any kind, whatever its scores: new rows and attention.
 macro_rules! layer_of_graphs {
     ($entry:ident $(, $checkpoints:ident)?; $x:ident, $rows:ident, $scoring:ident, $heads:ident, $gain:ident,
-        $bias:ident, $graphs:ident, $slope:ident) => {{
+        $bias:ident, $graphs:ident, $slope:ident, $traced:expr) => {{
         let projects = matches!($rows, GatRows::Project(_));
-        let given = gat_layer::Given { projects, heads: $heads, graphs: $graphs, slope: $slope };
+        let given = gat_layer::Given { projects, heads: $heads, graphs: $graphs, slope: $slope, traced: $traced };
         let rows = match $rows {
             GatRows::Project(weight) => unwrap(weight),
             GatRows::Projected(h) => unwrap(h),
@@ -82,7 +84,7 @@ macro_rules! layer_of_graphs {
                 gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
             }
         };
-        (wrap(out), wrap(attention))
+        (wrap(out), attention.map(wrap))
     }};
 }
 
@@ -136,6 +138,26 @@ macro_rules! fused_operations {
             }
             let (base, activations) = (unwrap(base), unwrap(activations));
             wrap(embed::$entry$(::<$checkpoints>)?(base, activations, unwrap(direction)))
+        }
+
+        fn embed_rows(
+            base: Tensor<Self, 2>,
+            rows: &Arc<[u32]>,
+            activations: Tensor<Self, 1>,
+            direction: Tensor<Self, 1>,
+        ) -> Tensor<Self, 2> {
+            if !all_f32!(base, activations, direction) {
+                return composed::embed_rows(base, rows, activations, direction);
+            }
+            let (base, activations) = (unwrap(base), unwrap(activations));
+            wrap(embed_rows::$entry$(::<$checkpoints>)?(base, rows, activations, unwrap(direction)))
+        }
+
+        fn mix_rows(weights: Tensor<Self, 2>, items: Tensor<Self, 2>, rows: &Arc<[u32]>) -> Tensor<Self, 2> {
+            if !all_f32!(weights, items) {
+                return composed::mix_rows(weights, items, rows);
+            }
+            wrap(mix_rows::$entry$(::<$checkpoints>)?(unwrap(weights), unwrap(items), rows))
         }
 
         fn mix(weights: Tensor<Self, 2>, items: Tensor<Self, 3>) -> Tensor<Self, 2> {
@@ -195,12 +217,15 @@ macro_rules! fused_operations {
             [gain, bias]: [Tensor<Self, 1>; 2],
             edges: &GatEdges,
             slope: f32,
-        ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+            traced: bool,
+        ) -> (Tensor<Self, 3>, Option<Tensor<Self, 3>>) {
             if !(all_f32!(x, gain, bias, rows, scoring)) {
-                return composed::gat_layer(x, rows, scoring, heads, [gain, bias], edges, slope);
+                let norm = [gain, bias];
+                let (out, attention) = composed::gat_layer(x, rows, scoring, heads, norm, edges, slope);
+                return (out, Some(attention));
             }
             let graphs = gat_layer::Graphs::Same(edges.clone());
-            layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope)
+            layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope, traced)
         }
 
         fn gat_layer_each(
@@ -216,8 +241,8 @@ macro_rules! fused_operations {
                 return composed::gat_layer_each(x, rows, scoring, heads, [gain, bias], graphs, slope);
             }
             let graphs = gat_layer::Graphs::Each(graphs.into());
-            let (out, _attention): (_, Tensor<Self, 3>) =
-                layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope);
+            let (out, _unseen): (_, Option<Tensor<Self, 3>>) =
+                layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope, false);
             out
         }
 

@@ -45,10 +45,38 @@ pub fn gat_layer<B: OpsBackend>(
     rows: GatRows<B>,
     scoring: GatScoring<B>,
     heads: GatHeads,
-    [gain, bias]: [Tensor<B, 1>; 2],
+    norm: [Tensor<B, 1>; 2],
     edges: &GatEdges,
     slope: f32,
 ) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    check(&x, &rows, &scoring, heads, &norm, edges);
+    let (out, attention) = B::gat_layer(x, rows, scoring, heads, norm, edges, slope, true);
+    (out, attention.expect("the attention was asked for"))
+}
+
+/// [`gat_layer`] without its attention.
+pub fn gat_layer_rows<B: OpsBackend>(
+    x: Tensor<B, 3>,
+    rows: GatRows<B>,
+    scoring: GatScoring<B>,
+    heads: GatHeads,
+    norm: [Tensor<B, 1>; 2],
+    edges: &GatEdges,
+    slope: f32,
+) -> Tensor<B, 3> {
+    check(&x, &rows, &scoring, heads, &norm, edges);
+    B::gat_layer(x, rows, scoring, heads, norm, edges, slope, false).0
+}
+
+/// Panics if shapes differ.
+fn check<B: Backend>(
+    x: &Tensor<B, 3>,
+    rows: &GatRows<B>,
+    scoring: &GatScoring<B>,
+    heads: GatHeads,
+    [gain, bias]: &[Tensor<B, 1>; 2],
+    edges: &GatEdges,
+) {
     let [batch, num_rows, width] = x.dims();
     let [num_heads, channels] = scoring.dims();
     assert_eq!(num_rows, edges.num_sources(), "gat_layer: rows of x and sources of the edges");
@@ -57,18 +85,17 @@ pub fn gat_layer<B: OpsBackend>(
         GatHeads::Average => channels,
     };
     assert_eq!(width, combined, "gat_layer: width of x and of the heads put together");
-    match &rows {
+    match rows {
         GatRows::Project(weight) => assert_eq!(weight.dims(), [width, scoring.row()], "gat_layer: weight"),
         GatRows::Projected(h) => assert_eq!(h.dims(), [batch, num_rows, scoring.row()], "gat_layer: rows"),
     }
-    let (GatScoring::Gat { relation_bias, .. } | GatScoring::Gatv2 { relation_bias, .. }) = &scoring;
+    let (GatScoring::Gat { relation_bias, .. } | GatScoring::Gatv2 { relation_bias, .. }) = scoring;
     let expected = [edges.num_relations(), num_heads];
     assert_eq!(relation_bias.dims(), expected, "gat_layer: shape of relation_bias");
-    if let GatScoring::Gat { source, target, .. } = &scoring {
+    if let GatScoring::Gat { source, target, .. } = scoring {
         assert_eq!(source.dims(), target.dims(), "gat_layer: shapes of a_src and a_dst");
     }
     assert_eq!((gain.dims(), bias.dims()), ([width], [width]), "gat_layer: gain and bias");
-    B::gat_layer(x, rows, scoring, heads, [gain, bias], edges, slope)
 }
 
 /// [`gat_layer`] over graphs that are not the same, all rows one after the other.

@@ -299,7 +299,7 @@ impl<B: OpsBackend> ActorCritic<B> {
                 encoding = encoding.detach();
             }
             if let Some(attention) = &self.cross_attention {
-                let attended = attention.forward(encoding.graph, encoding.readout.clone());
+                let attended = attention.forward(encoding.graph, encoding.readout.nodes());
                 encoding.graph = probe::tensor("activation/cross_attention", attended);
             }
             encoding.graph = probe::tensor("activation/h_graph", encoding.graph);

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
-use gatefold_ops::{GatRows, OpsBackend, gather_rows, mix, probe, softmax};
+use gatefold_ops::{GatRows, OpsBackend, embed_rows, gather_rows, mix_rows, probe, softmax};
 
-use super::{GraphEncoder, GraphEncoding, embed, projected};
+use super::{GraphEncoder, GraphEncoding, Readout, projected};
 use crate::distinct::{DistinctRows, NodeInputs};
 
 impl<B: OpsBackend> GraphEncoder<B> {
@@ -43,8 +43,9 @@ impl<B: OpsBackend> GraphEncoder<B> {
         device: &B::Device,
     ) -> GraphEncoding<B> {
         let DistinctRows { inputs, activations, features, layers, readout } = rows;
+        let computed = layers.iter().flatten().map(|edges| edges.num_targets()).sum::<usize>() + inputs.len();
         let (count, inputs) = (inputs.len(), Arc::<[u32]>::from(inputs));
-        let activations = Tensor::<B, 2>::from_data(TensorData::new(activations, [1, count]), device);
+        let activations = Tensor::<B, 1>::from_data(TensorData::new(activations, [count]), device);
         let featured = self.feature_projection.as_ref().map(|projection| {
             let width = features.len() / count;
             (Tensor::<B, 2>::from_data(TensorData::new(features, [count, width]), device), projection.val())
@@ -52,7 +53,9 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let base = self.input_base(device); // [S, D]
         let direction = self.activation_embedding.val(); // [1, D]
         let embedded = |base: Tensor<B, 2>, direction: Tensor<B, 2>| {
-            embed(gather_rows(base, &inputs), activations.clone(), direction)
+            let [_, width] = direction.dims();
+            let rows = embed_rows(base, &inputs, activations.clone(), direction.reshape([width]));
+            rows.reshape([1, count, width])
         };
         let first = &self.layers[0];
         let mut x = embedded(base.clone(), direction.clone()); // [1, R, D]
@@ -70,15 +73,9 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let x = x.reshape([count, hidden]); // [R, D]
         let (readout, targets) = (Arc::<[u32]>::from(readout), self.topology.readout_nodes.len());
         let scores = gather_rows(self.readout_scores(x.clone()), &readout).reshape([batch, targets]); // [B, T]
-        let nodes = gather_rows(x, &readout).reshape([batch, targets, hidden]);
-        let graph = mix(softmax(scores.clone()), nodes.clone());
-        GraphEncoding {
-            graph,
-            scores,
-            readout: nodes,
-            attention: Vec::new(),
-            attended: Vec::new(),
-            nodes: Vec::new(),
-        }
+        let graph = mix_rows(softmax(scores.clone()), x.clone(), &readout); // [B, D]
+        let readout = Readout { rows: x, picked: Some(readout), shape: [batch, targets] };
+        let (attention, attended, nodes) = (Vec::new(), Vec::new(), Vec::new());
+        GraphEncoding { graph, scores, readout, attention, attended, nodes, distinct: Some(computed) }
     }
 }

@@ -1,8 +1,8 @@
 //! A graph attention layer in one pass over each chunk of graphs, and its backward pass.
 //!
 //! A chunk's projected rows stay in cache from the product to the norm. Kept for the backward pass are,
-//! beside the inputs, those rows and the attention; what attention makes of them is computed again. A
-//! rollout keeps nothing.
+//! beside the inputs, those rows and the attention; what attention makes of them is computed again, unless
+//! targets have many edges. A rollout keeps nothing.
 
 // B batch, S source rows, T target rows, E edges, H heads, C width of a head, D width of a node
 
@@ -37,6 +37,9 @@ pub(super) use super::gat_layer_kernel::Graphs;
 /// Rows of a chunk, roughly: as many whole graphs as have so many.
 const CHUNK: usize = 256;
 
+/// Edges of a target, on average, from which on reading a row back costs less than adding it up again.
+const MANY_EDGES: usize = 16;
+
 /// `x`; `W` or the projected rows; the weights of the scores, which are two in GAT (`N = 7`) and one in
 /// GATv2 (`N = 6`); the relation bias; gain and bias of the norm.
 type Inputs<const N: usize> = [FlexTensor; N];
@@ -49,6 +52,17 @@ pub(super) struct Given {
     pub(super) heads: GatHeads,
     pub(super) graphs: Graphs,
     pub(super) slope: f32,
+    /// Whether the attention is to be seen.
+    pub(super) traced: bool,
+}
+
+/// What a forward pass gives.
+struct Outcome {
+    out: FlexTensor,
+    projected: Option<Arc<Kept>>,
+    attention: Arc<Kept>,
+    met: Arc<Kept>,
+    seen: Option<FlexTensor>,
 }
 
 /// What the backward pass needs.
@@ -58,7 +72,9 @@ struct State<const N: usize> {
     given: Given,
     /// `x W`, if it was computed here.
     projected: Option<Arc<Kept>>,
-    attention: FlexTensor,
+    attention: Arc<Kept>,
+    /// What the norm is of, the heads put together; empty where it is computed again.
+    met: Arc<Kept>,
 }
 
 /// How the work is cut.
@@ -109,45 +125,45 @@ fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<
     )
 }
 
-/// The layer's new rows and attention; `keep` the projected rows or do without them.
-fn run<const N: usize>(
-    inputs: &Inputs<N>,
-    given: &Given,
-    keep: bool,
-) -> (FlexTensor, FlexTensor, Option<Arc<Kept>>) {
+/// The layer's new rows and attention, and as a tensor if it is to be seen; `keep` the projected rows or do
+/// without them.
+fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome {
     let (block, work) = block(inputs, given);
     let [batch, rows, width] = dims(&inputs[0]);
     let (row, all) = (block.layer.row(), block.before[work.batch]);
     let numbers = block.numbers(all);
     let mut out = vec![0.0; numbers.y];
-    let mut attention = vec![0.0; numbers.attention];
+    let mut attention = Kept::new(numbers.attention);
     let mut kept = (keep && given.projects).then(|| Kept::new(numbers.h));
+    let many_edges = all.edges >= MANY_EDGES * all.targets;
+    let mut met = Kept::new(if keep && many_edges { numbers.y } else { 0 });
     let (first, second) = (floats(&inputs[0]), floats(&inputs[1]));
     if !out.is_empty() {
         let panels = given.projects.then(|| Panels::new(Matrix::new(second, width, row), all.sources));
         let mut tasks = Vec::with_capacity(work.batch.div_ceil(work.graphs));
         let mut rest_h = kept.as_deref_mut().unwrap_or_default();
-        let (mut rest_y, mut rest_attention) = (&mut out[..], &mut attention[..]);
+        let (mut rest_y, mut rest_attention, mut rest_met) = (&mut out[..], &mut attention[..], &mut met[..]);
         for graphs in work.chunks() {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
-            let (h, y, alpha);
+            let (h, y, alpha, of_met);
             (h, rest_h) = rest_h.split_at_mut(if rest_h.is_empty() { 0 } else { end.h - start.h });
             (y, rest_y) = rest_y.split_at_mut(end.y - start.y);
             (alpha, rest_attention) = rest_attention.split_at_mut(end.attention - start.attention);
-            tasks.push((graphs, h, y, alpha));
+            (of_met, rest_met) = rest_met.split_at_mut(if rest_met.is_empty() { 0 } else { end.y - start.y });
+            tasks.push((graphs, h, y, alpha, of_met));
         }
-        map_tasks(tasks, work.flops, |(graphs, h, y, alpha)| {
+        map_tasks(tasks, work.flops, |(graphs, h, y, alpha, met)| {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let x = &first[start.x..end.x];
             let Some(panels) = &panels else {
-                forward_blocks(&block, graphs, x, &second[start.h..end.h], y, alpha);
+                forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, alpha, met);
                 return;
             };
             let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
             let h = if h.is_empty() { &mut passing[..] } else { h };
             let x_rows = Matrix::new(x, x.len() / width, width);
             gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
-            forward_blocks(&block, graphs, x, h, y, alpha);
+            forward_blocks(&block, graphs, [x, h], y, alpha, met);
         });
     }
     let [batch, targets, edges] = match &given.graphs {
@@ -155,14 +171,19 @@ fn run<const N: usize>(
         Graphs::Each(_) => [1, all.targets, all.edges],
     };
     debug_assert_eq!(batch * rows, all.sources);
-    let attention = tensor(attention, [batch, edges, block.layer.heads]);
-    (tensor(out, [batch, targets, width]), attention, kept.map(Arc::new))
+    Outcome {
+        out: tensor(out, [batch, targets, width]),
+        projected: kept.map(Arc::new),
+        seen: given.traced.then(|| tensor(attention.to_vec(), [batch, edges, block.layer.heads])),
+        attention: Arc::new(attention),
+        met: Arc::new(met),
+    }
 }
 
 /// [`crate::gat_layer`] on Flex: nothing is kept.
-pub(super) fn flex<const N: usize>(inputs: Inputs<N>, given: Given) -> (FlexTensor, FlexTensor) {
-    let (out, attention, _) = run(&inputs.map(row_major), &given, false);
-    (out, attention)
+pub(super) fn flex<const N: usize>(inputs: Inputs<N>, given: Given) -> (FlexTensor, Option<FlexTensor>) {
+    let Outcome { out, seen, .. } = run(&inputs.map(row_major), &given, false);
+    (out, seen)
 }
 
 #[derive(Debug)]
@@ -173,7 +194,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
 
     fn backward(self, ops: Ops<State<N>, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
-        let State { inputs, given, projected, attention } = &ops.state;
+        let State { inputs, given, projected, attention, met } = &ops.state;
         let (block, work) = block(inputs, given);
         let [_, _, width] = dims(&inputs[0]);
         let (row, all) = (block.layer.row(), block.before[work.batch]);
@@ -185,7 +206,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         let weight = || Matrix::new(floats(&inputs[1]), width, row).t();
         let panels = wants_product.then(|| Panels::new(weight(), all.sources));
         let h = projected.as_ref().map_or_else(|| floats(&inputs[1]), |projected| &projected[..]);
-        let (x, g, attention) = (floats(&inputs[0]), floats(&g), floats(attention));
+        let (x, g, attention) = (floats(&inputs[0]), floats(&g), &attention[..]);
 
         let mut tasks = Vec::new();
         let (mut rest_x, mut rest_rows) = (&mut d_x[..], &mut d_rows[..]);
@@ -205,8 +226,9 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
             passing.fill(0.0);
             let d_h = if given.projects { &mut passing[..] } else { d_rows };
             let (of_g, of_attention) = (&g[start.y..end.y], &attention[start.attention..end.attention]);
-            let of_h = &h[start.h..end.h];
-            backward_blocks(&block, graphs.clone(), of_h, of_attention, of_g, d_h, &mut d_parameters);
+            let of_met = if met.is_empty() { &[] } else { &met[start.y..end.y] };
+            let kept = [&h[start.h..end.h], of_met];
+            backward_blocks(&block, graphs.clone(), kept, of_attention, of_g, d_h, &mut d_parameters);
             if graphs.end < work.batch {
                 // The next chunk's first graph comes while the products of this one are computed.
                 let next = block.numbers(block.before[graphs.end + 1]);
@@ -250,14 +272,14 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
 pub(super) fn autodiff<C: CheckpointStrategy, const N: usize>(
     inputs: [Tracked<C>; N],
     given: Given,
-) -> (Tracked<C>, Tracked<C>) {
+) -> (Tracked<C>, Option<Tracked<C>>) {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
     let inputs = inputs.map(|input| row_major(input.primitive));
-    let (out, attention, projected) = run(&inputs, &given, true);
-    let seen = wrap::<Flex, 3>(attention.clone());
+    let Outcome { out, projected, attention, met, seen } = run(&inputs, &given, true);
     let out = match GatLayer.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(State { inputs, given, projected, attention }, out),
+        OpsKind::Tracked(prep) => prep.finish(State { inputs, given, projected, attention, met }, out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     };
-    (out, unwrap(Tensor::<Autodiff<Flex, C>, 3>::from_inner(seen)))
+    let untracked = |seen| unwrap(Tensor::<Autodiff<Flex, C>, 3>::from_inner(wrap::<Flex, 3>(seen)));
+    (out, seen.map(untracked))
 }

@@ -131,20 +131,21 @@ struct Place {
     attention: Range<usize>,
 }
 
-/// Some graphs forward: new rows and attention, from `x` and its projected rows `h`.
+/// Some graphs forward: new rows and attention, from `x` and its projected rows `h`; into `met` what the
+/// norm is of, unless it is empty.
 pub(super) fn forward_blocks(
     block: &Block<'_>,
     graphs: Range<usize>,
-    x: &[f32],
-    h: &[f32],
+    [x, h]: [&[f32]; 2],
     y: &mut [f32],
     attention: &mut [f32],
+    met: &mut [f32],
 ) {
     let width = block.gain.len();
     for graph in graphs.clone() {
         let (layer, place) = (block.on(graph), block.place(graph, graphs.start));
-        let (x, h, y, attention) =
-            (&x[place.x], &h[place.h], &mut y[place.y], &mut attention[place.attention]);
+        let (x, h, attention) = (&x[place.x], &h[place.h], &mut attention[place.attention]);
+        let (y, met) = (&mut y[place.y.clone()], if met.is_empty() { &mut [] } else { &mut met[place.y] });
         let mut scratch = Scratch::new(forward_scratch(&layer));
         let mut seen = Scratch::new(layer.edges.num_targets() * layer.width());
         weigh(&layer, h, attention, &mut scratch);
@@ -153,16 +154,20 @@ pub(super) fn forward_blocks(
             y.copy_from_slice(&x[row as usize * width..][..width]);
         }
         let seen = block.put_together(&mut seen);
+        if !met.is_empty() {
+            met.copy_from_slice(seen);
+        }
         norm_relu_kernel::forward_rows(seen, block.gain, block.bias, y);
     }
 }
 
 /// Some graphs backward: adds to the gradients of the projected rows and of the parameters (the weights
-/// of the scores, the relation bias, gain and bias, one after the other).
+/// of the scores, the relation bias, gain and bias, one after the other). `met` is what
+/// [`forward_blocks`] left there; empty, it is computed again.
 pub(super) fn backward_blocks(
     block: &Block<'_>,
     graphs: Range<usize>,
-    h: &[f32],
+    [h, met]: [&[f32]; 2],
     attention: &[f32],
     g: &[f32],
     d_h: &mut [f32],
@@ -181,10 +186,14 @@ pub(super) fn backward_blocks(
         let new = layer.edges.num_targets() * layer.width();
         let mut scratch = Scratch::new(backward_scratch(&layer));
         let (mut seen, mut d_seen) = (Scratch::new(new), Scratch::new(new));
-        let (h, d_h, g, attention) =
-            (&h[place.h.clone()], &mut d_h[place.h], &g[place.y], &attention[place.attention]);
-        aggregate(&layer, h, attention, &mut seen);
-        let put_together = block.put_together(&mut seen);
+        let (h, d_h, attention) = (&h[place.h.clone()], &mut d_h[place.h], &attention[place.attention]);
+        let g = &g[place.y.clone()];
+        let put_together = if met.is_empty() {
+            aggregate(&layer, h, attention, &mut seen);
+            block.put_together(&mut seen)
+        } else {
+            &met[place.y]
+        };
         let d = &mut d_seen[..g.len()];
         norm_relu_kernel::backward_rows(put_together, block.gain, block.bias, g, d, d_gain, d_bias);
         block.take_apart(&mut d_seen);

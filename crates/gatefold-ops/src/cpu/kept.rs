@@ -14,23 +14,33 @@ static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
 /// A buffer whose elements are whatever its last user left: write before reading.
 #[derive(Debug)]
-pub(crate) struct Kept(Vec<f32>);
+pub(crate) struct Kept {
+    buffer: Vec<f32>,
+    len: usize,
+}
+
+/// The length of the buffers that serve requests of `len`, at most an eighth more.
+fn class(len: usize) -> usize {
+    let step = (len.next_power_of_two() / 16).max(1);
+    len.next_multiple_of(step)
+}
 
 impl Kept {
-    /// A buffer of `len` elements: a used one of this length, or a new one.
+    /// A buffer of `len` elements: a used one of about this length, or a new one.
     pub(crate) fn new(len: usize) -> Self {
+        let size = class(len);
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = free.iter().rposition(|buffer| buffer.len() == len).map(|at| free.remove(at));
+        let used = free.iter().rposition(|buffer| buffer.len() == size).map(|at| free.remove(at));
         drop(free);
-        Self(used.unwrap_or_else(|| vec![0.0; len]))
+        Self { buffer: used.unwrap_or_else(|| vec![0.0; size]), len }
     }
 }
 
 impl Drop for Kept {
-    /// Leaves the buffer to the next user of its length; the ones that wait longest go for it.
+    /// Leaves the buffer to the next user of its size; the ones that wait longest go for it.
     fn drop(&mut self) {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push(std::mem::take(&mut self.0));
+        free.push(std::mem::take(&mut self.buffer));
         let mut waiting: usize = free.iter().map(Vec::len).sum();
         while waiting > MOST_WAITING {
             waiting -= free.remove(0).len();
@@ -42,13 +52,13 @@ impl Deref for Kept {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.0
+        &self.buffer[..self.len]
     }
 }
 
 impl DerefMut for Kept {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        &mut self.buffer[..self.len]
     }
 }
 
@@ -57,14 +67,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_by_the_next_of_its_length_alone() {
+    fn a_buffer_is_used_again_by_the_next_of_about_its_length_alone() {
         let mut first = Kept::new(12_347);
         first[0] = 7.0;
         let other = Kept::new(12_347);
         assert_eq!(other[0], 0.0, "the first is still in use");
         drop(first);
-        assert_eq!(Kept::new(12_348)[0], 0.0);
-        assert_eq!(Kept::new(12_347)[0], 7.0);
+        assert_eq!(Kept::new(14_347)[0], 0.0);
+        let again = Kept::new(12_340);
+        assert_eq!((again[0], again.len()), (7.0, 12_340));
+    }
+
+    #[test]
+    fn a_buffer_is_at_most_an_eighth_longer_than_asked() {
+        assert!(
+            (1..5000).chain([1 << 20, (1 << 20) + 1]).all(|len| (len..=len + len / 8).contains(&class(len)))
+        );
+        assert_eq!(class(0), 0);
     }
 
     #[test]

@@ -171,6 +171,24 @@ fn every_common_size_equals_the_composition() {
 }
 
 #[test]
+fn targets_of_many_edges_equal_the_composition_and_have_the_bits_of_a_rollout() {
+    for (gatv2, heads) in
+        [(false, GatHeads::Concatenate), (true, GatHeads::Concatenate), (false, GatHeads::Average)]
+    {
+        let mut case = Case::new(Kind { gatv2, heads, ..ALL }, [3, 12, 12, 4, 16], 13);
+        let mut n = Numbers::new(4);
+        let [from, relations] =
+            [12, RELATIONS].map(|below| (0..12 * 20).map(|_| n.below(below) as u32).collect());
+        let offsets = (0..=12).map(|target| target * 20).collect();
+        let edges = GatEdges::new(offsets, from, relations, vec![0.0; 240], (0..12).collect(), 12, RELATIONS);
+        case.edges = edges.expect("valid");
+        let fused = case.run(gat_layer);
+        assert_same(&fused, &case.run(composed::gat_layer));
+        assert_eq!(bits(&fused.out), bits(&case.forward(0..3)));
+    }
+}
+
+#[test]
 fn in_f64_it_is_the_composition() {
     for gatv2 in [false, true] {
         let case = Case::new(Kind { gatv2, ..ALL }, [2, 5, 5, 4, 8], 11);

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use gatefold_ops::{composed, gather_rows};
+use gatefold_ops::{composed, embed_activations, embed_rows, gather_rows, mix, mix_rows};
 
 use crate::support::*;
 
@@ -38,4 +38,45 @@ fn rows_are_copied_and_their_gradients_added_up_where_they_were_wanted() {
 #[should_panic(expected = "row 4 of 4")]
 fn a_row_that_is_not_there_is_refused() {
     gather_rows(from_vec(vec![0.0; 4], [4, 1]), &Arc::from([0, 3, 4]));
+}
+
+#[test]
+fn picked_rows_are_embedded_and_mixed_with_the_bits_of_all_of_them_in_place() {
+    let mut n = Numbers::new(7);
+    for (count, width, batch, picked) in [(5, 3, 4, 2), (40, 64, 9, 16), (1, 17, 3, 1)] {
+        let rows: Arc<[u32]> = (0..batch * picked).map(|_| n.below(count) as u32).collect();
+        let (items, weights) = (n.tensor([count, width]), n.tensor([batch, picked]));
+        let g: Tensor<_, 2> = n.tensor([batch, width]);
+        type Mix = fn(Tensor<Train, 2>, Tensor<Train, 2>, &Arc<[u32]>) -> Tensor<Train, 2>;
+        let of = |run: Mix| {
+            let (weights, items) = (leaf(&weights), leaf(&items));
+            let out = run(weights.clone(), items.clone(), &rows);
+            let grads = (out.clone() * data(&g)).sum().backward();
+            (out.inner(), weights.grad(&grads).expect("a gradient"), items.grad(&grads).expect("a gradient"))
+        };
+        let (fused, plain) = (of(mix_rows), of(composed::mix_rows));
+        let spread = gather_rows(items.clone(), &rows).reshape([batch, picked, width]);
+        assert_eq!(bits(&fused.0), bits(&mix(weights.clone(), spread)));
+        assert_close("mixed", &fused.0, &plain.0);
+        assert_close("gradient of weights", &fused.1, &plain.1);
+        assert_close("gradient of items", &fused.2, &plain.2);
+
+        let (activations, direction) = (n.tensor([batch * picked]), n.tensor([width]));
+        let g: Tensor<_, 2> = n.tensor([batch * picked, width]);
+        type Embed =
+            fn(Tensor<Train, 2>, &Arc<[u32]>, Tensor<Train, 1>, Tensor<Train, 1>) -> Tensor<Train, 2>;
+        let of = |run: Embed| {
+            let (base, direction) = (leaf(&items), leaf(&direction));
+            let out = run(base.clone(), &rows, data(&activations), direction.clone());
+            let grads = (out.clone() * data(&g)).sum().backward();
+            (out.inner(), base.grad(&grads).expect("a gradient"), direction.grad(&grads).expect("a gradient"))
+        };
+        let (fused, plain) = (of(embed_rows), of(composed::embed_rows));
+        let all = gather_rows(items.clone(), &rows);
+        let in_place = embed_activations(all, activations.clone().unsqueeze(), direction.clone());
+        assert_eq!(bits(&fused.0), bits(&in_place.reshape([batch * picked, width])));
+        assert_close("embedded", &fused.0, &plain.0);
+        assert_close("gradient of the base", &fused.1, &plain.1);
+        assert_close("gradient of the direction", &fused.2, &plain.2);
+    }
 }
