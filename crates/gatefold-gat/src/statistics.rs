@@ -54,20 +54,25 @@ fn variance(values: &[f64]) -> f64 {
     values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count
 }
 
+/// Of unit vectors `u`, the sum of `u_i . u_j` over pairs is `(|sum u|^2 - sum |u|^2) / 2`: one pass over
+/// the nodes, where there may be thousands.
 fn mean_average_distance(nodes: &[f64], rows: usize, width: usize) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0u64);
-    for sample in nodes.chunks_exact(rows * width) {
-        let rows: Vec<&[f64]> = sample.chunks_exact(width).collect();
-        let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
-        for (i, a) in rows.iter().enumerate() {
-            for b in &rows[i + 1..] {
-                let dot: f64 = a.iter().zip(*b).map(|(x, y)| x * y).sum();
-                sum += 1.0 - dot / (norm(a) * norm(b)).max(f64::MIN_POSITIVE);
-                count += 1;
+    let pairs = (rows * rows.saturating_sub(1) / 2) as f64;
+    let (mut distance, mut count) = (0.0, 0.0);
+    for sample in nodes.chunks_exact((rows * width).max(1)).filter(|_| pairs > 0.0) {
+        let (mut sum, mut squares) = (vec![0.0; width], 0.0);
+        for row in sample.chunks_exact(width) {
+            let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+            for (sum, v) in sum.iter_mut().zip(row) {
+                *sum += v / norm;
+                squares += (v / norm).powi(2);
             }
         }
+        let cosines = (sum.iter().map(|v| v * v).sum::<f64>() - squares) / 2.0;
+        distance += pairs - cosines;
+        count += pairs;
     }
-    (count > 0).then(|| sum / count as f64)
+    (count > 0.0).then(|| distance / count)
 }
 
 #[cfg(test)]
@@ -106,5 +111,26 @@ mod tests {
         ] {
             assert!((of(nodes.clone()) - expected).abs() < 1e-12, "{nodes:?}");
         }
+    }
+
+    #[test]
+    fn distances_of_many_nodes_are_those_of_their_pairs() {
+        let (samples, rows, width) = (3, 9, 5);
+        let mut nodes: Vec<f64> = (0..samples * rows * width).map(|i| (i as f64 * 1.7).sin() + 0.3).collect();
+        nodes[width..2 * width].fill(0.0); // a node of nothing is 1 from every other
+        let (mut sum, mut count) = (0.0, 0);
+        for sample in nodes.chunks_exact(rows * width) {
+            let rows: Vec<&[f64]> = sample.chunks_exact(width).collect();
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+            for (i, a) in rows.iter().enumerate() {
+                for b in &rows[i + 1..] {
+                    let norms = (dot(a, a) * dot(b, b)).sqrt();
+                    sum += if norms > 0.0 { 1.0 - dot(a, b) / norms } else { 1.0 };
+                    count += 1;
+                }
+            }
+        }
+        let found = mean_average_distance(&nodes, rows, width).unwrap();
+        assert!((found - sum / f64::from(count)).abs() < 1e-12, "{found}");
     }
 }

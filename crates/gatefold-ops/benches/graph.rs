@@ -5,8 +5,8 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Tensor, TensorData};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_attention, gat_layer, linear, mix,
-    sparsemax,
+    Activation, GatEdges, GatHeads, GatRows, GatScoring, OpsBackend, gat_attention, gat_layer_rows, linear,
+    mix, sparsemax,
 };
 
 type Train = Autodiff<Flex>;
@@ -90,7 +90,7 @@ fn two_layers(bencher: Bencher<'_, '_>, projected: usize) {
                 GatScoring::Gatv2 { weight: source, relation_bias }
             };
             let rows = GatRows::Project(weight.clone());
-            (x, _) = gat_layer(x, rows, scoring, GatHeads::Concatenate, norm.clone(), &edges, 0.2);
+            x = gat_layer_rows(x, rows, scoring, GatHeads::Concatenate, norm.clone(), &edges, 0.2);
         }
         let pooled = mix(mean.clone(), x);
         black_box(pooled.square().mean().backward())

@@ -112,14 +112,14 @@ impl Knowledge {
 }
 
 /// How many nodes are on each level, in the order of their indices.
-struct Levels {
-    situations: usize,
+pub(super) struct Levels {
+    pub(super) situations: usize,
     strategies: usize,
     operators: usize,
 }
 
 impl Levels {
-    fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize) -> Self {
         let operators = (nodes / NODES_PER_OPERATOR).max(EXPERTS.len());
         let strategies = (nodes / NODES_PER_STRATEGY).max(2 * EXPERTS.len());
         Self { situations: nodes - strategies - operators, strategies, operators }

@@ -210,6 +210,7 @@ impl Environment for Lore {
 
 #[cfg(test)]
 mod tests {
+    use super::knowledge::Levels;
     use super::*;
     use crate::mean_return::mean_return;
     use gatefold_env::Params;
@@ -240,6 +241,23 @@ mod tests {
             let alone = |features: &[f32], _: &[f32]| (symbol(features) + shift) % NUM_ACTIONS;
             let earned = mean_return(&ENTRY, &params, 2000, alone);
             assert!((earned - 4.0).abs() < 1.5, "always expert {shift} earns {earned}");
+        }
+    }
+
+    #[test]
+    fn as_many_situations_hold_as_asked_and_episodes_are_as_long() {
+        let params =
+            Params::new(2, 1).with("active", 7).with("length", 3).with("nodes", 64).with("edges", 200);
+        let held = |_: &[f32], activations: &[f32]| {
+            let situations = Levels::new(64).situations;
+            assert_eq!(activations.iter().filter(|&&a| a > 0.0).count(), 7);
+            assert!(activations[situations..].iter().all(|&a| a == 0.0), "situations alone hold");
+            0
+        };
+        assert!(mean_return(&ENTRY, &params, 60, held) <= 3.0);
+        for (key, value) in [("active", 17), ("active", 0), ("length", 0), ("nodes", 31)] {
+            let error = (ENTRY.build)(&Params::new(1, 1).with(key, value)).err().expect(key).to_string();
+            assert!(error.contains(&format!("[env] {key} = {value}")), "{error}");
         }
     }
 
