@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
     Activation, ActivePairs, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed,
-    entmax15, expert_linear, gat_attention, linear, mix, norm_relu, pack, packed_expert_linear, packed_mix,
+    entmax15, expert_linear, gat_attention, linear, norm_relu, pack, packed_expert_linear, packed_mix,
     ppo_loss, sparsemax, squared_norm,
 };
 
@@ -132,32 +132,29 @@ mod gat {
 mod experts {
     use super::*;
 
-    type Layer = fn(Cube<Train>, Cube<Train>, Matrix<Train>, Activation, Option<&[bool]>) -> Cube<Train>;
+    type Layer = fn(Cube<Train>, Cube<Train>, Matrix<Train>, Activation) -> Cube<Train>;
 
-    /// Four experts of 128 x 128 on 256 shared rows; `active` of 4 experts per row.
-    fn run(bencher: Bencher<'_, '_>, active: usize, layer: Layer) {
+    /// Four experts of 128 x 128, all on 256 shared rows.
+    fn run(bencher: Bencher<'_, '_>, layer: Layer) {
         let (x, w, b) = (leaf([1, 256, 128]), leaf([4, 128, 128]), leaf([4, 128]));
-        let mask: Vec<bool> = (0..1024).map(|at| (at / 256 + at) % 4 < active).collect();
-        let mask = (active < 4).then_some(mask);
         bencher.bench_local(|| {
-            let y = layer(x.clone(), w.clone(), b.clone(), Activation::Relu, mask.as_deref());
-            black_box(y.sum().backward())
+            black_box(layer(x.clone(), w.clone(), b.clone(), Activation::Relu).sum().backward())
         });
     }
 
-    #[divan::bench(args = [1, 2, 4])]
-    fn with_backward_fused(bencher: Bencher<'_, '_>, active: usize) {
-        run(bencher, active, expert_linear);
+    #[divan::bench]
+    fn with_backward_fused(bencher: Bencher<'_, '_>) {
+        run(bencher, expert_linear);
     }
 
-    #[divan::bench(args = [1, 2, 4])]
-    fn with_backward_composed(bencher: Bencher<'_, '_>, active: usize) {
-        run(bencher, active, composed::expert_linear);
+    #[divan::bench]
+    fn with_backward_composed(bencher: Bencher<'_, '_>) {
+        run(bencher, composed::expert_linear);
     }
 
-    /// Gates of 256 rows, 1/2 for each of two experts, spread over the first `used` of `experts`.
-    fn two_gates(experts: usize, used: usize) -> Vec<f32> {
-        let mut gates = vec![0.0; 256 * experts];
+    /// Gates of `rows` rows, 1/2 for each of two experts, spread over the first `used` of `experts`.
+    fn two_gates(rows: usize, experts: usize, used: usize) -> Vec<f32> {
+        let mut gates = vec![0.0; rows * experts];
         for (row, gates) in gates.chunks_exact_mut(experts).enumerate() {
             gates[row % used] = 0.5;
             gates[(row + 1 + row / used) % used] = 0.5;
@@ -165,11 +162,11 @@ mod experts {
         gates
     }
 
-    /// One layer of `experts` experts of 128 x 128 on 256 rows, two experts per row, forward and back.
-    fn run_packed(bencher: Bencher<'_, '_>, experts: usize, used: usize) {
-        let (x, w, b) = (leaf([256, 128]), leaf([experts, 128, 128]), leaf([experts, 128]));
-        let gates = two_gates(experts, used);
-        let alpha = Tensor::from_data(TensorData::new(gates.clone(), [256, experts]), &Default::default());
+    /// One layer of `experts` experts of 128 x 128 on some rows, two experts per row, forward and back.
+    fn run_packed(bencher: Bencher<'_, '_>, rows: usize, experts: usize, used: usize) {
+        let (x, w, b) = (leaf([rows, 128]), leaf([experts, 128, 128]), leaf([experts, 128]));
+        let gates = two_gates(rows, experts, used);
+        let alpha = Tensor::from_data(TensorData::new(gates.clone(), [rows, experts]), &Default::default());
         let alpha: Matrix<Train> = alpha.require_grad();
         bencher.bench_local(|| {
             let pairs = ActivePairs::from_gates(&gates, experts);
@@ -179,31 +176,22 @@ mod experts {
         });
     }
 
-    /// The rows go to all experts: 128 rows each of 4, two rows each of 256.
+    /// The rows go to two experts, however many there are.
+    #[divan::bench(args = [4, 16, 64, 256])]
+    fn packed_two_used(bencher: Bencher<'_, '_>, experts: usize) {
+        run_packed(bencher, 256, experts, 2);
+    }
+
+    /// The rows go to all experts: 128 rows each of 4, two rows each of 256, whose weights alone are 16 MiB.
     #[divan::bench(args = [4, 16, 64, 256])]
     fn packed_spread(bencher: Bencher<'_, '_>, experts: usize) {
-        run_packed(bencher, experts, experts);
+        run_packed(bencher, 256, experts, experts);
     }
 
-    /// The rows go to 4 experts, however many there are.
+    /// The same with 128 rows for each of 256 experts.
     #[divan::bench(args = [4, 16, 64, 256])]
-    fn packed_four_used(bencher: Bencher<'_, '_>, experts: usize) {
-        run_packed(bencher, experts, 4);
-    }
-
-    /// The same with dense storage `[K, B, out]`.
-    #[divan::bench(args = [4, 16, 64, 256])]
-    fn masked_four_used(bencher: Bencher<'_, '_>, experts: usize) {
-        let (x, w, b) = (leaf([1, 256, 128]), leaf([experts, 128, 128]), leaf([experts, 128]));
-        let gates = two_gates(experts, 4);
-        let alpha = Tensor::from_data(TensorData::new(gates.clone(), [256, experts]), &Default::default());
-        let alpha: Matrix<Train> = alpha.require_grad();
-        let active: Vec<bool> =
-            (0..experts * 256).map(|at| gates[at % 256 * experts + at / 256] != 0.0).collect();
-        bencher.bench_local(|| {
-            let y = expert_linear(x.clone(), w.clone(), b.clone(), Activation::Relu, Some(&active));
-            black_box(mix(alpha.clone(), y.swap_dims(0, 1)).sum().backward())
-        });
+    fn packed_spread_many_rows(bencher: Bencher<'_, '_>, experts: usize) {
+        run_packed(bencher, 16_384, experts, experts);
     }
 }
 

@@ -209,9 +209,8 @@ pub trait OpsBackend: Backend {
         weight: Tensor<Self, 3>,
         bias: Tensor<Self, 2>,
         act: Activation,
-        active: Option<&[bool]>,
     ) -> Tensor<Self, 3> {
-        composed::expert_linear(x, weight, bias, act, active)
+        composed::expert_linear(x, weight, bias, act)
     }
 
     /// See [`crate::first_non_finite`].

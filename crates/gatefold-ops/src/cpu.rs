@@ -38,6 +38,7 @@ mod sgemm;
 mod simplex;
 mod sparsemax;
 mod sparsemax_few;
+mod zeros;
 
 pub use level::simd_level;
 pub(crate) use ppo_loss::log_softmax_row;
@@ -172,13 +173,12 @@ macro_rules! fused_operations {
             weight: Tensor<Self, 3>,
             bias: Tensor<Self, 2>,
             act: Activation,
-            active: Option<&[bool]>,
         ) -> Tensor<Self, 3> {
             if !all_f32!(x, weight, bias) {
-                return composed::expert_linear(x, weight, bias, act, active);
+                return composed::expert_linear(x, weight, bias, act);
             }
             let inputs = [unwrap(x), unwrap(weight), unwrap(bias)];
-            wrap(expert_linear::$entry$(::<$checkpoints>)?(inputs, act, active))
+            wrap(expert_linear::$entry$(::<$checkpoints>)?(inputs, act))
         }
 
         fn pack(x: Tensor<Self, 2>, pairs: &ActivePairs) -> Tensor<Self, 2> {

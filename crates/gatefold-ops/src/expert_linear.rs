@@ -1,21 +1,19 @@
-//! The same linear layer of K experts in one operation, with rows that need no computing left out.
+//! The same linear layer of K experts in one operation.
 
-use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 use crate::{Activation, OpsBackend};
 
-/// K linear layers: `y_k = act(x_k W_k + b_k)`, computed only where `active`.
+/// K linear layers on all rows: `y_k = act(x_k W_k + b_k)`.
 ///
 /// Shapes: `x` `[K, B, in]`, or `[1, B, in]` for an input that all experts share; `weight`
-/// `[K, in, out]`; `bias` `[K, out]`; `active` `[K * B]`, expert-major, `true` = compute; result
-/// `[K, B, out]`. A row that is not active is exactly 0 and passes no gradient; an active row has
-/// the bits of the dense computation. Panics if shapes differ.
+/// `[K, in, out]`; `bias` `[K, out]`; result `[K, B, out]`. Where most rows need few experts,
+/// [`packed_expert_linear`](crate::packed_expert_linear) computes those alone. Panics if shapes differ.
 pub fn expert_linear<B: OpsBackend>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 3>,
     bias: Tensor<B, 2>,
     act: Activation,
-    active: Option<&[bool]>,
 ) -> Tensor<B, 3> {
     let ([x_experts, rows, x_in], [experts, w_in, w_out]) = (x.dims(), weight.dims());
     assert!(
@@ -23,32 +21,18 @@ pub fn expert_linear<B: OpsBackend>(
         "expert_linear: x [{x_experts}, {rows}, {x_in}], weight [{experts}, {w_in}, {w_out}]"
     );
     assert_eq!(bias.dims(), [experts, w_out], "expert_linear: shape of the bias");
-    if let Some(active) = active {
-        assert_eq!(active.len(), experts * rows, "expert_linear: length of active");
-    }
-    B::expert_linear(x, weight, bias, act, active)
+    B::expert_linear(x, weight, bias, act)
 }
 
-/// [`expert_linear`] by plain tensor operations: everything is computed, then selected.
+/// [`expert_linear`] by plain tensor operations.
 pub fn composed<B: Backend>(
     x: Tensor<B, 3>,
     weight: Tensor<B, 3>,
     bias: Tensor<B, 2>,
     act: Activation,
-    active: Option<&[bool]>,
 ) -> Tensor<B, 3> {
     let [_, rows, width] = x.dims();
-    let [experts, _, out] = weight.dims();
-    let device = x.device();
+    let [experts, _, _] = weight.dims();
     let x = x.expand([experts, rows, width]);
-    let y = act.composed(x.matmul(weight) + bias.unsqueeze_dim::<3>(1));
-    match active {
-        None => y,
-        Some(active) => {
-            let skipped: Vec<bool> = active.iter().map(|&a| !a).collect();
-            let skipped = TensorData::new(skipped, [experts, rows, 1]);
-            let skipped = Tensor::<B, 3, Bool>::from_data(skipped, &device);
-            y.mask_fill(skipped.expand([experts, rows, out]), 0.0)
-        }
-    }
+    act.composed(x.matmul(weight) + bias.unsqueeze_dim::<3>(1))
 }

@@ -63,7 +63,7 @@ impl<B: OpsBackend> Experts<B> {
         let [rows, width] = x.dims();
         let mut y = x.reshape([1, rows, width]);
         for (layer, activation) in self.layers.iter().zip(self.activations()) {
-            y = expert_linear(y, layer.weight.val(), layer.bias.val(), activation, None);
+            y = expert_linear(y, layer.weight.val(), layer.bias.val(), activation);
         }
         y.swap_dims(0, 1) // [B, K, A]
     }

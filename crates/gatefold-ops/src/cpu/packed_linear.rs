@@ -19,6 +19,7 @@ use super::{
     chunks::map_tasks,
     flat::{Tracked, dims, floats, row_major, tensor},
     linear,
+    zeros::{remember, zeros},
 };
 use crate::{Activation, ActivePairs};
 
@@ -81,9 +82,9 @@ impl Backward<Flex, 3> for PackedLinear {
         let bias_size = size(bias_node.is_some(), outputs);
         // An expert without rows keeps its zeros.
         let mut d_x = vec![0.0; pairs.len() * x_width];
-        let mut d_weight = vec![0.0; experts * weight_size];
+        let mut d_weight = zeros(experts * weight_size);
         let mut d_bias = vec![0.0; experts * bias_size];
-        let mut rest = (d_x.as_mut_slice(), d_weight.as_mut_slice(), d_bias.as_mut_slice());
+        let mut rest = (d_x.as_mut_slice(), d_weight.storage_mut::<f32>(), d_bias.as_mut_slice());
         let mut tasks = Vec::new();
         for expert in 0..experts {
             let rows = pairs.of_expert(expert).len();
@@ -109,7 +110,8 @@ impl Backward<Flex, 3> for PackedLinear {
             grads.register::<Flex>(node.id, tensor(d_x, [pairs.len(), inputs]));
         }
         if let Some(node) = weight_node {
-            grads.register::<Flex>(node.id, tensor(d_weight, [experts, inputs, outputs]));
+            remember(&d_weight, busy(&pairs).map(|of| of * weight_size..(of + 1) * weight_size).collect());
+            grads.register::<Flex>(node.id, d_weight.reshape([experts, inputs, outputs].into()));
         }
         if let Some(node) = bias_node {
             grads.register::<Flex>(node.id, tensor(d_bias, [experts, outputs]));

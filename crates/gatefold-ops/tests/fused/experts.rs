@@ -7,15 +7,13 @@ use crate::support::*;
 
 // K experts, B rows
 
-type Layer =
-    fn(Tensor<Train, 3>, Tensor<Train, 3>, Tensor<Train, 2>, Activation, Option<&[bool]>) -> Tensor<Train, 3>;
+type Layer = fn(Tensor<Train, 3>, Tensor<Train, 3>, Tensor<Train, 2>, Activation) -> Tensor<Train, 3>;
 
 struct Case {
     x: Tensor<Flex, 3>,
     weight: Tensor<Flex, 3>,
     bias: Tensor<Flex, 2>,
     g: Tensor<Flex, 3>,
-    active: Vec<bool>,
 }
 
 impl Case {
@@ -26,7 +24,6 @@ impl Case {
             weight: n.tensor([experts, inputs, outputs]),
             bias: n.tensor([experts, outputs]),
             g: n.tensor([experts, rows, outputs]),
-            active: (0..experts * rows).map(|_| n.next() > 0.0).collect(),
         }
     }
 
@@ -34,10 +31,9 @@ impl Case {
         &self,
         layer: Layer,
         act: Activation,
-        active: Option<&[bool]>,
     ) -> (Tensor<Flex, 3>, Tensor<Flex, 3>, Tensor<Flex, 3>, Tensor<Flex, 2>) {
         let (x, w, b) = (leaf(&self.x), leaf(&self.weight), leaf(&self.bias));
-        let y = layer(x.clone(), w.clone(), b.clone(), act, active);
+        let y = layer(x.clone(), w.clone(), b.clone(), act);
         let grads = (y.clone() * data(&self.g)).sum().backward();
         let missing = "a gradient for every input";
         (
@@ -54,13 +50,12 @@ proptest! {
     #[test]
     fn the_kernel_equals_the_composition(
         experts in 1usize..5, rows in 1usize..20, inputs in 1usize..20, outputs in 1usize..20,
-        shared: bool, conditional: bool, seed: u64,
+        shared: bool, seed: u64,
     ) {
         let case = Case::new([experts, rows, inputs, outputs], shared, seed);
-        let active = conditional.then_some(case.active.as_slice());
         for act in [Activation::Identity, Activation::Tanh, Activation::Relu] {
-            let fused = case.run(expert_linear, act, active);
-            let plain = case.run(composed::expert_linear, act, active);
+            let fused = case.run(expert_linear, act);
+            let plain = case.run(composed::expert_linear, act);
             assert_close("value", &fused.0, &plain.0);
             assert_close("gradient of x", &fused.1, &plain.1);
             assert_close("gradient of the weights", &fused.2, &plain.2);
@@ -89,31 +84,9 @@ proptest! {
 }
 
 #[test]
-fn active_rows_have_the_bits_of_the_dense_computation_and_the_others_are_zero() {
-    let case = Case::new([4, 50, 24, 31], true, 7);
-    let (x, w, b) = (case.x.clone(), case.weight.clone(), case.bias.clone());
-    let dense = expert_linear(x.clone(), w.clone(), b.clone(), Activation::Tanh, None);
-    let sparse = expert_linear(x, w, b, Activation::Tanh, Some(&case.active));
-    for ((at, dense), sparse) in values(&dense).into_iter().enumerate().zip(values(&sparse)) {
-        let expected = if case.active[at / 31] { dense } else { 0.0 };
-        assert_eq!(sparse.to_bits(), expected.to_bits());
-    }
-}
-
-#[test]
-fn an_expert_without_active_rows_gets_a_gradient_of_zero() {
-    let mut case = Case::new([3, 40, 24, 31], true, 9);
-    case.active[40..80].fill(false);
-    let (_, _, weight, bias) = case.run(expert_linear, Activation::Tanh, Some(&case.active));
-    let (weight, bias) = (values(&weight), values(&bias));
-    assert!(weight[24 * 31..2 * 24 * 31].iter().chain(&bias[31..62]).all(|&d| d == 0.0));
-    assert!(weight[..24 * 31].iter().chain(&bias[..31]).all(|&d| d != 0.0));
-}
-
-#[test]
 fn an_expert_is_a_linear_layer() {
     let case = Case::new([3, 20, 5, 17], true, 8);
-    let all = expert_linear(case.x.clone(), case.weight.clone(), case.bias.clone(), Activation::Relu, None);
+    let all = expert_linear(case.x.clone(), case.weight.clone(), case.bias.clone(), Activation::Relu);
     for k in 0..3 {
         let w = case.weight.clone().narrow(0, k, 1).squeeze_dim::<2>(0);
         let b = case.bias.clone().narrow(0, k, 1).squeeze_dim::<1>(0);
@@ -127,7 +100,7 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
     let at = |threads| {
         with_threads(threads, || {
             let case = Case::new([4, 300, 48, 48], true, 2);
-            let (y, x, w, b) = case.run(expert_linear, Activation::Tanh, Some(&case.active));
+            let (y, x, w, b) = case.run(expert_linear, Activation::Tanh);
             (bits(&y), bits(&x), bits(&w), bits(&b))
         })
     };
