@@ -10,8 +10,8 @@ use burn::tensor::{
 
 use crate::adamw::{leaf_by_step, norms_of_parts, norms_one_by_one};
 use crate::{
-    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer, PpoBatch,
-    PpoLossConfig, composed,
+    Activation, ActivePairs, AdamwStep, Evaluated, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring,
+    MlpLayer, Network, PpoBatch, PpoLossConfig, composed,
 };
 
 /// A Burn backend with this crate's operations.
@@ -238,6 +238,16 @@ pub trait OpsBackend: Backend {
 ///
 /// A new backend needs only an empty `impl`.
 pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend {
+    /// See [`crate::flat_ppo_loss`].
+    fn flat_ppo_loss(
+        x: Tensor<Self, 2>,
+        networks: [Network<'_, Self>; 2],
+        batch: PpoBatch<Self>,
+        config: &PpoLossConfig,
+    ) -> Evaluated<Self> {
+        composed::flat_ppo_loss(x, networks, batch, config)
+    }
+
     /// See [`crate::adamw_leaf`].
     fn adamw_leaf<const D: usize>(
         param: Tensor<Self, D>,

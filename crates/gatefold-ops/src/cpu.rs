@@ -7,6 +7,7 @@ mod embed_rows;
 mod entmax15;
 mod expert_linear;
 mod flat;
+mod flat_ppo;
 mod gat;
 mod gat_four;
 mod gat_four_scores;
@@ -52,8 +53,8 @@ use burn::{
 
 use crate::adamw::{leaf_by_step, norms_of_parts, norms_one_by_one};
 use crate::{
-    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer,
-    OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, composed,
+    Activation, ActivePairs, AdamwStep, Evaluated, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring,
+    MlpLayer, Network, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, composed,
 };
 use flat::{unwrap, wrap};
 
@@ -474,6 +475,19 @@ impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
 }
 
 impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
+    fn flat_ppo_loss(
+        x: Tensor<Self, 2>,
+        [actor, critic]: [Network<'_, Self>; 2],
+        batch: PpoBatch<Self>,
+        config: &PpoLossConfig,
+    ) -> Evaluated<Self> {
+        if !(all_f32!(x, actor.1, critic.1) && batch_is_f32!(batch)) {
+            return composed::flat_ppo_loss(x, [actor, critic], batch, config);
+        }
+        let parameters = [unwrap(actor.1), unwrap(critic.1)];
+        flat_ppo::autodiff::<C>(unwrap(x.inner()), parameters, [actor.0, critic.0], batch, config)
+    }
+
     fn adamw_leaf<const D: usize>(
         param: Tensor<Self, D>,
         grad: FlexTensor,

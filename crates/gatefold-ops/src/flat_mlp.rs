@@ -36,8 +36,15 @@ impl FlatMlp {
     }
 
     /// Outputs of the last layer.
-    fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.layers[self.layers.len() - 1].0
+    }
+
+    /// Panics unless these can be its input and its parameters.
+    pub(crate) fn check<B: Backend>(&self, x: &Tensor<B, 2>, parameters: &Tensor<B, 1>) {
+        let ([_, inputs], [given]) = (x.dims(), parameters.dims());
+        assert_eq!(inputs, self.inputs, "flat_mlp: columns of x and inputs");
+        assert_eq!(given, self.sizes().sum::<usize>(), "flat_mlp: parameters given and needed");
     }
 }
 
@@ -45,7 +52,7 @@ impl FlatMlp {
 ///
 /// The bits of values and gradients are those of [`mlp`](crate::mlp()). Panics if shapes differ.
 pub fn flat_mlp<B: OpsBackend>(x: Tensor<B, 2>, parameters: Tensor<B, 1>, mlp: &FlatMlp) -> Tensor<B, 2> {
-    check(&x, &parameters, mlp);
+    mlp.check(&x, &parameters);
     B::flat_mlp(x, parameters, mlp)
 }
 
@@ -55,7 +62,7 @@ pub fn flat_mlp_column<B: OpsBackend>(
     parameters: Tensor<B, 1>,
     mlp: &FlatMlp,
 ) -> Tensor<B, 1> {
-    check(&x, &parameters, mlp);
+    mlp.check(&x, &parameters);
     assert_eq!(mlp.outputs(), 1, "flat_mlp_column: outputs of the last layer");
     B::flat_mlp_column(x, parameters, mlp)
 }
@@ -83,10 +90,4 @@ pub fn composed_column<B: OpsBackend>(
 ) -> Tensor<B, 1> {
     let [rows, _] = x.dims();
     composed(x, parameters, mlp).reshape([rows])
-}
-
-fn check<B: Backend>(x: &Tensor<B, 2>, parameters: &Tensor<B, 1>, mlp: &FlatMlp) {
-    let ([_, inputs], [given]) = (x.dims(), parameters.dims());
-    assert_eq!(inputs, mlp.inputs, "flat_mlp: columns of x and inputs");
-    assert_eq!(given, mlp.sizes().sum::<usize>(), "flat_mlp: parameters given and needed");
 }

@@ -10,7 +10,10 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use gatefold_curriculum::Routing;
-use gatefold_ops::{Activation, FlatMlp, OpsBackend, flat_mlp, flat_mlp_column};
+use gatefold_ops::{
+    Activation, FlatMlp, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, flat_mlp, flat_mlp_column,
+    flat_ppo_loss,
+};
 use rand::Rng;
 
 use crate::evaluation::smaller;
@@ -77,18 +80,27 @@ impl<B: OpsBackend> FlatPolicy<B> {
 
     /// What [`ActorCritic::evaluate`] gives, bit for bit, but for `h_obs`.
     pub fn evaluate(&self, observation: &Observation<B>) -> Evaluation<B> {
-        let features = || observation.features.clone();
         let Self { actor, critic, second_critic } = self;
-        Evaluation {
-            logits: flat_mlp(features(), actor.parameters.clone(), &actor.mlp),
-            values: value(critic, observation),
-            second_values: second_critic.as_ref().map(|critic| value(critic, observation)),
-            h_obs: None,
-            gates: None,
-            expert_logits: None,
-            next_operator: None,
-            graph: None,
-        }
+        let logits = flat_mlp(observation.features.clone(), actor.parameters.clone(), &actor.mlp);
+        let second = second_critic.as_ref().map(|critic| value(critic, observation));
+        evaluation(logits, value(critic, observation), second)
+    }
+
+    /// [`evaluate`](Self::evaluate) and the PPO loss of it, with its statistics; logits and the first critic's
+    /// values come without gradient.
+    pub fn evaluate_loss(
+        &self,
+        observation: &Observation<B>,
+        batch: PpoBatch<B>,
+        config: &PpoLossConfig,
+    ) -> (Evaluation<B>, [Tensor<B, 1>; 2])
+    where
+        B: OpsAutodiffBackend,
+    {
+        let [actor, critic] = [&self.actor, &self.critic].map(|of| (&of.mlp, of.parameters.clone()));
+        let seen = flat_ppo_loss(observation.features.clone(), actor, critic, batch, config);
+        let second = self.second_critic.as_ref().map(|critic| value(critic, observation));
+        (evaluation(seen.logits, seen.values, second), [seen.loss, seen.stats])
     }
 
     /// What [`ActorCritic::values`] gives, bit for bit.
@@ -123,6 +135,23 @@ impl<B: OpsBackend> FlatPolicy<B> {
             }
         }
         policy.map(&mut Write(self.networks().flat_map(FlatNetwork::each).collect()))
+    }
+}
+
+fn evaluation<B: OpsBackend>(
+    logits: Tensor<B, 2>,
+    values: Tensor<B, 1>,
+    second_values: Option<Tensor<B, 1>>,
+) -> Evaluation<B> {
+    Evaluation {
+        logits,
+        values,
+        second_values,
+        h_obs: None,
+        gates: None,
+        expert_logits: None,
+        next_operator: None,
+        graph: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend};
 use gatefold_curriculum::Plan;
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
-use gatefold_ops::{OpsAutodiffBackend, PpoBatch, PpoLossConfig, ppo_loss, ppo_stats, probe};
+use gatefold_ops::{OpsAutodiffBackend, PpoLossConfig, ppo_stats, probe};
 use gatefold_policy::{ActorCritic, Evaluation, Observation};
 
 use crate::collect::to_host;
@@ -101,26 +101,35 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         self.learner.experts.len() >= 2 && self.learner.spec.num_actions() > 2
     }
 
-    /// The loss of a minibatch.
+    /// Whether a loss beside PPO's looks at the first critic's values.
+    pub(crate) fn reads_values(&self) -> bool {
+        self.learner.ppo.value_loss == ValueLoss::Huber
+    }
+
+    /// The settings of the PPO loss.
+    pub(crate) fn ppo(&self) -> PpoLossConfig {
+        let ppo = &self.learner.ppo;
+        PpoLossConfig {
+            clip: ppo.clip,
+            value_clip: (ppo.value_clip > 0.0).then_some(ppo.value_clip),
+            // The operation's value loss has a factor 1/2; ours is a weight of the mean square.
+            value_coef: if self.reads_values() { 0.0 } else { 2.0 * ppo.value_coef },
+            entropy_coef: self.plan.coefficients.entropy,
+        }
+    }
+
+    /// The loss of a minibatch, of which the PPO loss and its statistics are there already.
     pub(crate) fn terms(
         &self,
+        [loss, stats]: [Tensor<B, 1>; 2],
         evaluation: &Evaluation<B>,
         observation: &Observation<B>,
-        data: PpoBatch<B>,
+        returns: Tensor<B, 1>,
         minibatch: &Minibatch,
     ) -> Terms<B> {
         let ppo = &self.learner.ppo;
         let c = &self.plan.coefficients;
-        let huber = ppo.value_loss == ValueLoss::Huber;
-        let config = PpoLossConfig {
-            clip: ppo.clip,
-            value_clip: (ppo.value_clip > 0.0).then_some(ppo.value_clip),
-            // The operation's value loss has a factor 1/2; ours is a weight of the mean square.
-            value_coef: if huber { 0.0 } else { 2.0 * ppo.value_coef },
-            entropy_coef: c.entropy,
-        };
-        let returns = data.returns.clone();
-        let (loss, stats) = ppo_loss(evaluation.logits.clone(), evaluation.values.clone(), data, &config);
+        let huber = self.reads_values();
         let mut terms =
             Terms { loss: probe::tensor("loss/ppo", loss), ppo: to_host(stats), auxiliary: Vec::new() };
         if huber {

@@ -1,7 +1,7 @@
 //! The policy and its optimizer while they learn.
 
 use burn::tensor::Tensor;
-use gatefold_ops::OpsAutodiffBackend;
+use gatefold_ops::{OpsAutodiffBackend, PpoBatch, PpoLossConfig, ppo_loss};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
 use gatefold_policy::{ActorCritic, Evaluation, FlatPolicy, Observation, RoutingInput, Wanted};
 
@@ -17,7 +17,8 @@ pub(crate) struct Student<'a, B: OpsAutodiffBackend> {
 }
 
 impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
-    /// `flat` is whether it may take the faster form, in which nobody sees single tensors or `h_obs`.
+    /// `flat` is whether it may take the faster form, in which nobody sees single tensors, `h_obs` or a
+    /// gradient of the first critic's values.
     pub(crate) fn new(policy: ActorCritic<B>, optimizer: &'a mut AdamW<B::InnerBackend>, flat: bool) -> Self {
         let flat = policy.flat().filter(|_| flat).and_then(|flat| {
             let groups = flat.networks().map(|network| network.ids());
@@ -41,16 +42,21 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         }
     }
 
+    /// Evaluates a minibatch; with its PPO loss and that one's statistics.
     pub(crate) fn evaluate(
         &self,
         observation: &Observation<B>,
         input: RoutingInput<B>,
         wanted: &Wanted<B>,
-    ) -> Evaluation<B> {
-        match &self.flat {
-            Some((flat, _)) => flat.evaluate(observation),
-            None => self.shape().evaluate_with(observation, input, wanted),
+        batch: PpoBatch<B>,
+        config: &PpoLossConfig,
+    ) -> (Evaluation<B>, [Tensor<B, 1>; 2]) {
+        if let Some((flat, _)) = &self.flat {
+            return flat.evaluate_loss(observation, batch, config);
         }
+        let evaluation = self.shape().evaluate_with(observation, input, wanted);
+        let (logits, values) = (evaluation.logits.clone(), evaluation.values.clone());
+        (evaluation, ppo_loss(logits, values, batch, config).into())
     }
 
     /// One optimizer step down the gradient of `loss`.

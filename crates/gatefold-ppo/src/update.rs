@@ -96,7 +96,8 @@ impl Learner {
             return Err(non_finite(&Place::default(), what, value));
         }
         let objective = Objective::<B>::new(self, plan, device);
-        let may_be_flat = !self.thorough && !objective.reads_encoding();
+        let may_be_flat = !(self.thorough || objective.reads_encoding() || objective.reads_values());
+        let config = objective.ppo();
         let mut student = Student::new(policy, optimizer, may_be_flat);
         let mut dropout = sibling(rng, Purpose::Dropout);
         let mut order = Order::new(batch, plan.coefficients.needs_segments());
@@ -119,8 +120,9 @@ impl Learner {
                     attended: objective.attended_rows(student.shape()),
                     dropped: student.shape().draw_graph(minibatch.rows.len(), &mut dropout, device),
                 };
-                let evaluation = student.evaluate(&observation, input, &wanted);
-                let terms = objective.terms(&evaluation, &observation, data, &minibatch);
+                let returns = data.returns.clone();
+                let (evaluation, ppo) = student.evaluate(&observation, input, &wanted, data, &config);
+                let terms = objective.terms(ppo, &evaluation, &observation, returns, &minibatch);
                 let value = f64::from(to_host(terms.loss.clone())[0]);
                 let h_obs = || student.policy().encode_observation(&observation);
                 check(&at, &evaluation, h_obs, &terms, value)?;

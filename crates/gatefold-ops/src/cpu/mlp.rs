@@ -30,22 +30,22 @@ const BLOCK: usize = 64;
 
 /// Inputs and outputs of a layer, and its activation.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
-    inputs: usize,
-    outputs: usize,
+pub(super) struct Shape {
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
     act: Activation,
 }
 
 impl Shape {
     /// Elements of weight and bias.
-    fn sizes(&self) -> [usize; 2] {
+    pub(super) fn sizes(&self) -> [usize; 2] {
         [self.inputs * self.outputs, self.outputs]
     }
 }
 
 /// Where weights and biases are, row-major.
 #[derive(Debug)]
-enum Parameters {
+pub(super) enum Parameters {
     /// A weight and a bias for each layer.
     Each(Vec<[FlexTensor; 2]>),
     /// All in one buffer: a layer's weight, its bias, the next layer's weight.
@@ -53,14 +53,14 @@ enum Parameters {
 }
 
 /// A layer with its parameters.
-struct Layer<'a> {
+pub(super) struct Layer<'a> {
     shape: Shape,
     weight: &'a [f32],
     bias: &'a [f32],
 }
 
 impl<'a> Layer<'a> {
-    fn all(shapes: &[Shape], parameters: &'a Parameters) -> Vec<Self> {
+    pub(super) fn all(shapes: &[Shape], parameters: &'a Parameters) -> Vec<Self> {
         match parameters {
             Parameters::Each(each) => {
                 let of = |(&shape, [weight, bias]): (_, &'a [FlexTensor; 2])| Self {
@@ -130,13 +130,30 @@ impl State {
 }
 
 /// Floating-point operations of the products of a forward pass.
-fn flops(layers: &[Layer<'_>], rows: usize) -> usize {
+pub(super) fn flops(layers: &[Layer<'_>], rows: usize) -> usize {
     2 * rows * layers.iter().map(|layer| layer.weight.len()).sum::<usize>()
 }
 
 /// Sum of the hidden layers' widths.
-fn hidden_width(shapes: &[Shape]) -> usize {
+pub(super) fn hidden_width(shapes: &[Shape]) -> usize {
     shapes[..shapes.len() - 1].iter().map(|shape| shape.outputs).sum()
+}
+
+/// The weights for a forward pass of `rows` rows; none where a layer is narrow.
+pub(super) fn panels<'a>(layers: &[Layer<'a>], rows: usize) -> Vec<Option<Panels<'a>>> {
+    let of = |layer: &Layer<'a>| {
+        let narrow = is_narrow(rows, layer.shape.outputs);
+        (!narrow).then(|| Panels::new(layer.matrix(), rows))
+    };
+    layers.iter().map(of).collect()
+}
+
+/// The transposed weights for a backward pass, without the first layer's unless x wants a gradient.
+pub(super) fn turned<'a>(layers: &[Layer<'a>], rows: usize, input: bool) -> Vec<Option<Panels<'a>>> {
+    let of = |(number, layer): (usize, &Layer<'a>)| {
+        (number > 0 || input).then(|| Panels::new(layer.matrix().t(), rows))
+    };
+    layers.iter().enumerate().map(of).collect()
 }
 
 /// The results of the hidden layers and of the last one.
@@ -148,10 +165,7 @@ fn forward(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) ->
         return (hidden, y);
     }
     let layers = &Layer::all(shapes, parameters);
-    let panels: Vec<_> = layers
-        .iter()
-        .map(|layer| (!is_narrow(rows, layer.shape.outputs)).then(|| Panels::new(layer.matrix(), rows)))
-        .collect();
+    let panels = panels(layers, rows);
     let mut rest = &mut hidden[..];
     let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
     for (x, y) in x.chunks(CHUNK * inputs).zip(y.chunks_mut(CHUNK * outputs)) {
@@ -163,7 +177,7 @@ fn forward(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) ->
     (hidden, y)
 }
 
-fn forward_chunk(
+pub(super) fn forward_chunk(
     x: &[f32],
     layers: &[Layer<'_>],
     panels: &[Option<Panels<'_>>],
@@ -191,9 +205,9 @@ fn forward_chunk(
 }
 
 /// Which gradients are wanted: of x, and of each layer's weight and bias.
-struct Wanted {
-    input: bool,
-    layers: Vec<bool>,
+pub(super) struct Wanted {
+    pub(super) input: bool,
+    pub(super) layers: Vec<bool>,
 }
 
 /// Gradients of x, where wanted, and of all parameters: of each layer's weight `[I, O]`, then of its bias
@@ -208,11 +222,7 @@ fn backward(state: &State, g: &[f32], wanted: &Wanted) -> Gradients {
     let [rows, inputs] = dims(&state.x);
     let num_parameters = state.shapes.iter().flat_map(Shape::sizes).sum();
     let mut d_x = vec![0.0; if wanted.input { rows * inputs } else { 0 }];
-    let turned: Vec<_> = layers
-        .iter()
-        .enumerate()
-        .map(|(number, layer)| (number > 0 || wanted.input).then(|| Panels::new(layer.matrix().t(), rows)))
-        .collect();
+    let turned = turned(layers, rows, wanted.input);
     let mut rest = &mut d_x[..];
     let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
     let gradients = state.chunks(g).map(|[_, _, g]| g);
@@ -229,7 +239,7 @@ fn backward(state: &State, g: &[f32], wanted: &Wanted) -> Gradients {
     Gradients { input: d_x, parameters: add_parts(parts, num_parameters) }
 }
 
-fn backward_chunk(
+pub(super) fn backward_chunk(
     [x, hidden, y, g]: [&[f32]; 4],
     layers: &[Layer<'_>],
     turned: &[Option<Panels<'_>>],
@@ -381,7 +391,7 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
     }
 }
 
-fn shapes(mlp: &FlatMlp) -> Vec<Shape> {
+pub(super) fn shapes(mlp: &FlatMlp) -> Vec<Shape> {
     mlp.layers().map(|([inputs, outputs], act)| Shape { inputs, outputs, act }).collect()
 }
 

@@ -1,5 +1,7 @@
 //! The masked categorical head and the PPO loss, with all gradients, in one pass over the rows.
 
+use std::ops::Range;
+
 use burn::backend::{
     Autodiff, Flex,
     autodiff::{
@@ -12,8 +14,10 @@ use burn::backend::{
 use burn::tensor::Tensor;
 
 use super::{
+    chunks::map_tasks,
     flat::{Tracked, dims, flags, floats, indices, row_major, tensor, unwrap, wrap},
     level::multiversion,
+    linear::CHUNK,
     math::{exp, ln},
 };
 use crate::{PpoBatch, PpoLossConfig, ppo_stats};
@@ -48,8 +52,60 @@ fn row_body<const FMA: bool>(logits: &[f32], mask: Option<&[bool]>, log_probs: &
     log_probs.iter_mut().for_each(|log_prob| *log_prob -= log_sum);
 }
 
-/// A minibatch as slices.
-struct Rows<'a> {
+/// The recorded side of a minibatch, on the host.
+pub(super) struct Recorded {
+    actions: Vec<usize>,
+    mask: Option<Vec<bool>>,
+    old_log_probs: FlexTensor,
+    advantages: FlexTensor,
+    returns: FlexTensor,
+    old_values: FlexTensor,
+    num_actions: usize,
+}
+
+impl Recorded {
+    /// Panics on an action that does not exist.
+    pub(super) fn new(batch: PpoBatch<Flex>, num_actions: usize) -> Self {
+        let data = |t: Tensor<Flex, 1>| row_major(unwrap(t));
+        let actions = indices(&batch.actions.into_primitive());
+        if let Some(action) = actions.iter().find(|&&a| a >= num_actions) {
+            panic!("ppo_loss: action {action}, but there are {num_actions}");
+        }
+        Self {
+            actions,
+            mask: batch.mask.map(|mask| flags(&mask.into_primitive())),
+            old_log_probs: data(batch.old_log_probs),
+            advantages: data(batch.advantages),
+            returns: data(batch.returns),
+            old_values: data(batch.old_values),
+            num_actions,
+        }
+    }
+
+    /// Number of rows.
+    pub(super) fn count(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// Some of the rows, with their logits and values.
+    pub(super) fn rows<'a>(&'a self, rows: Range<usize>, logits: &'a [f32], values: &'a [f32]) -> Rows<'a> {
+        let all = rows.start * self.num_actions..rows.end * self.num_actions;
+        Rows {
+            logits,
+            values,
+            actions: &self.actions[rows.clone()],
+            mask: self.mask.as_ref().map(|mask| &mask[all]),
+            old_log_probs: &floats(&self.old_log_probs)[rows.clone()],
+            advantages: &floats(&self.advantages)[rows.clone()],
+            returns: &floats(&self.returns)[rows.clone()],
+            old_values: &floats(&self.old_values)[rows],
+            num_actions: self.num_actions,
+        }
+    }
+}
+
+/// Rows of a minibatch as slices.
+pub(super) struct Rows<'a> {
     logits: &'a [f32],
     values: &'a [f32],
     actions: &'a [usize],
@@ -61,16 +117,12 @@ struct Rows<'a> {
     num_actions: usize,
 }
 
-/// The loss, its statistics, and its gradients.
-struct Outcome {
-    loss: f32,
-    stats: [f32; ppo_stats::COUNT],
-    logits: Vec<f32>,
-    values: Vec<f32>,
-}
-
 multiversion! {
-    fn evaluate(rows: &Rows<'_>, config: &PpoLossConfig) -> Outcome = evaluate_body
+    /// The statistics' sums over some rows, and their gradients of a loss that is the mean over `count`
+    /// rows. Where an action is forbidden `d_logits` stays as it is.
+    pub(super) fn evaluate(
+        rows: &Rows<'_>, config: &PpoLossConfig, count: usize, d_logits: &mut [f32], d_values: &mut [f32],
+    ) -> Totals = evaluate_body
 }
 
 /// Log-probabilities and probabilities of `LANES` rows, action by action.
@@ -146,26 +198,62 @@ impl Head {
 }
 
 /// The sums of the statistics, in the order of rows.
-#[derive(Default)]
-struct Totals {
+#[derive(Debug, Default)]
+pub(super) struct Totals {
     policy: f64,
     value: f64,
     entropy: f64,
     kl: f64,
     clipped: f64,
     deviation: f32,
+    /// Whether a masked logit is NaN or infinite: it is never used, so what is wrong with it is noted.
+    poisoned: bool,
+}
+
+impl Totals {
+    /// Takes in the sums of later rows.
+    fn add(&mut self, later: Self) {
+        self.policy += later.policy;
+        self.value += later.value;
+        self.entropy += later.entropy;
+        self.kl += later.kl;
+        self.clipped += later.clipped;
+        let (old, new) = (self.deviation, later.deviation);
+        self.deviation = if new > old || new.is_nan() { new } else { old };
+        self.poisoned |= later.poisoned;
+    }
+}
+
+/// The loss and its statistics, from the sums over the chunks of `count` rows, in their order.
+pub(super) fn finish(
+    chunks: impl IntoIterator<Item = Totals>,
+    count: usize,
+    config: &PpoLossConfig,
+) -> (f32, [f32; ppo_stats::COUNT]) {
+    let mut totals = Totals::default();
+    chunks.into_iter().for_each(|chunk| totals.add(chunk));
+    let mean = |sum: f64| (sum / count as f64) as f32;
+    let Totals { policy, value, entropy, kl, clipped, deviation, poisoned } = totals;
+    let stats = [mean(policy), 0.5 * mean(value), mean(entropy), mean(kl), mean(clipped), deviation];
+    let loss = stats[ppo_stats::POLICY_LOSS] + config.value_coef * stats[ppo_stats::VALUE_LOSS]
+        - config.entropy_coef * stats[ppo_stats::ENTROPY];
+    (if poisoned { f32::NAN } else { loss }, stats)
 }
 
 #[inline(always)]
-fn evaluate_body<const FMA: bool>(rows: &Rows<'_>, config: &PpoLossConfig) -> Outcome {
-    let (count, num_actions) = (rows.values.len(), rows.num_actions);
+fn evaluate_body<const FMA: bool>(
+    rows: &Rows<'_>,
+    config: &PpoLossConfig,
+    count: usize,
+    d_logits: &mut [f32],
+    d_values: &mut [f32],
+) -> Totals {
+    let num_actions = rows.num_actions;
     let share = 1.0 / count as f32;
-    let mut d_logits = vec![0.0; count * num_actions];
-    let mut d_values = vec![0.0; count];
     let mut head = Head::new(num_actions);
     let mut totals = Totals::default();
-    for first in (0..count).step_by(LANES) {
-        let present = LANES.min(count - first);
+    for first in (0..rows.values.len()).step_by(LANES) {
+        let present = LANES.min(rows.values.len() - first);
         // Lanes beyond the last row repeat it.
         let of: [usize; LANES] = std::array::from_fn(|l| first + l.min(present - 1));
         let lane = |all: &[f32]| -> Lane { std::array::from_fn(|l| all[of[l]]) };
@@ -235,38 +323,33 @@ fn evaluate_body<const FMA: bool>(rows: &Rows<'_>, config: &PpoLossConfig) -> Ou
         }
     }
 
-    let mean = |sum: f64| (sum / count as f64) as f32;
-    let Totals { policy, value, entropy, kl, clipped, deviation } = totals;
-    let stats = [mean(policy), 0.5 * mean(value), mean(entropy), mean(kl), mean(clipped), deviation];
-    let loss = stats[ppo_stats::POLICY_LOSS] + config.value_coef * stats[ppo_stats::VALUE_LOSS]
-        - config.entropy_coef * stats[ppo_stats::ENTROPY];
-    let loss = if head.poisoned { f32::NAN } else { loss };
-    Outcome { loss, stats, logits: d_logits, values: d_values }
+    totals.poisoned = head.poisoned;
+    totals
+}
+
+/// The loss, its statistics, and its gradients.
+struct Outcome {
+    loss: f32,
+    stats: [f32; ppo_stats::COUNT],
+    logits: Vec<f32>,
+    values: Vec<f32>,
 }
 
 fn run(logits: FlexTensor, values: FlexTensor, batch: PpoBatch<Flex>, config: &PpoLossConfig) -> Outcome {
     let (logits, values) = (row_major(logits), row_major(values));
-    let [_, num_actions] = dims(&logits);
-    let data = |t: Tensor<Flex, 1>| row_major(unwrap(t));
-    let (old_log_probs, advantages) = (data(batch.old_log_probs), data(batch.advantages));
-    let (returns, old_values) = (data(batch.returns), data(batch.old_values));
-    let actions = indices(&batch.actions.into_primitive());
-    if let Some(action) = actions.iter().find(|&&a| a >= num_actions) {
-        panic!("ppo_loss: action {action}, but there are {num_actions}");
-    }
-    let mask = batch.mask.map(|mask| flags(&mask.into_primitive()));
-    let rows = Rows {
-        logits: floats(&logits),
-        values: floats(&values),
-        actions: &actions,
-        mask: mask.as_deref(),
-        old_log_probs: floats(&old_log_probs),
-        advantages: floats(&advantages),
-        returns: floats(&returns),
-        old_values: floats(&old_values),
-        num_actions,
-    };
-    evaluate(&rows, config)
+    let [count, num_actions] = dims(&logits);
+    let recorded = Recorded::new(batch, num_actions);
+    let (mut d_logits, mut d_values) = (vec![0.0; count * num_actions], vec![0.0; count]);
+    let tasks = (0..count).step_by(CHUNK).zip(d_values.chunks_mut(CHUNK));
+    let tasks: Vec<_> = tasks.zip(d_logits.chunks_mut((CHUNK * num_actions).max(1))).collect();
+    let totals = map_tasks(tasks, 100 * count * num_actions, |((first, d_values), d_logits)| {
+        let rows = first..first + d_values.len();
+        let logits = &floats(&logits)[rows.start * num_actions..rows.end * num_actions];
+        let rows = recorded.rows(rows.clone(), logits, &floats(&values)[rows]);
+        evaluate(&rows, config, count, d_logits, d_values)
+    });
+    let (loss, stats) = finish(totals, count, config);
+    Outcome { loss, stats, logits: d_logits, values: d_values }
 }
 
 /// [`crate::ppo_loss`] on Flex.
@@ -285,26 +368,35 @@ struct PpoLoss;
 
 impl Backward<Flex, 2> for PpoLoss {
     /// Gradients of logits and values at a loss gradient of 1.
-    type State = (FlexTensor, FlexTensor);
+    type State = [FlexTensor; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
-        let factor = floats(&g)[0];
-        let (d_logits, d_values) = ops.state;
-        let [logits_node, values_node] = ops.parents;
-        let scaled = |d: FlexTensor| {
-            let mut d = d;
-            if factor != 1.0 {
-                d.storage_mut::<f32>().iter_mut().for_each(|d| *d *= factor);
+        for (gradient, node) in ops.state.into_iter().zip(ops.parents) {
+            if let Some(node) = node {
+                grads.register::<Flex>(node.id, scaled(gradient, floats(&g)[0]));
             }
-            d
-        };
-        if let Some(node) = logits_node {
-            grads.register::<Flex>(node.id, scaled(d_logits));
         }
-        if let Some(node) = values_node {
-            grads.register::<Flex>(node.id, scaled(d_values));
-        }
+    }
+}
+
+/// A gradient times that of the loss.
+pub(super) fn scaled(mut gradient: FlexTensor, factor: f32) -> FlexTensor {
+    if factor != 1.0 {
+        gradient.storage_mut::<f32>().iter_mut().for_each(|d| *d *= factor);
+    }
+    gradient
+}
+
+/// A minibatch of the inner backend.
+pub(super) fn without_graph<C: CheckpointStrategy>(batch: PpoBatch<Autodiff<Flex, C>>) -> PpoBatch<Flex> {
+    PpoBatch {
+        actions: batch.actions.inner(),
+        mask: batch.mask.map(Tensor::inner),
+        old_log_probs: batch.old_log_probs.inner(),
+        advantages: batch.advantages.inner(),
+        returns: batch.returns.inner(),
+        old_values: batch.old_values.inner(),
     }
 }
 
@@ -315,19 +407,11 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
     batch: PpoBatch<Autodiff<Flex, C>>,
     config: &PpoLossConfig,
 ) -> (Tracked<C>, Tracked<C>) {
-    let batch = PpoBatch {
-        actions: batch.actions.inner(),
-        mask: batch.mask.map(Tensor::inner),
-        old_log_probs: batch.old_log_probs.inner(),
-        advantages: batch.advantages.inner(),
-        returns: batch.returns.inner(),
-        old_values: batch.old_values.inner(),
-    };
     let [rows, num_actions] = dims(&logits.primitive);
-    let outcome = run(logits.primitive, values.primitive, batch, config);
+    let outcome = run(logits.primitive, values.primitive, without_graph(batch), config);
     let loss = tensor(vec![outcome.loss], [1]);
     let stats = wrap::<Flex, 1>(tensor(outcome.stats.to_vec(), [ppo_stats::COUNT]));
-    let state = (tensor(outcome.logits, [rows, num_actions]), tensor(outcome.values, [rows]));
+    let state = [tensor(outcome.logits, [rows, num_actions]), tensor(outcome.values, [rows])];
     let loss = match PpoLoss.prepare::<C>([logits.node, values.node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(state, loss),
         OpsKind::UnTracked(prep) => prep.finish(loss),

@@ -1,7 +1,8 @@
 use burn::backend::Flex;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use gatefold_ops::{
-    PpoBatch, PpoLossConfig, composed, log_softmax_row, masked_log_softmax, ppo_loss, ppo_stats,
+    Activation, Evaluated, FlatMlp, PpoBatch, PpoLossConfig, composed, flat_mlp, flat_mlp_column,
+    flat_ppo_loss, log_softmax_row, masked_log_softmax, ppo_loss, ppo_stats,
 };
 use proptest::prelude::*;
 
@@ -235,4 +236,72 @@ fn masked_entries_may_be_minus_infinity_and_get_no_gradient() {
             assert!(d.is_finite() && (allowed || d == 0.0));
         }
     }
+}
+
+/// Actor and critic of some sizes on data of `rows` rows.
+struct Networks {
+    x: Tensor<Flex, 2>,
+    actor: (FlatMlp, Tensor<Flex, 1>),
+    critic: (FlatMlp, Tensor<Flex, 1>),
+}
+
+impl Networks {
+    fn new(rows: usize, num_actions: usize, hidden: &[usize], seed: u64) -> Self {
+        let mut n = Numbers::new(seed);
+        let mut network = |outputs| {
+            let layers = hidden.iter().map(|&width| (width, Activation::Tanh));
+            let mlp = FlatMlp::new(5, layers.chain([(outputs, Activation::Identity)]).collect());
+            let parameters = n.tensor([mlp.sizes().sum()]);
+            (mlp, parameters)
+        };
+        Self { actor: network(num_actions), critic: network(1), x: n.tensor([rows, 5]) }
+    }
+
+    /// Bits of loss, statistics, logits, values and the gradients of both networks' parameters.
+    fn run(
+        &self,
+        case: &Case,
+        loss: impl Fn(Tensor<Train, 2>, [(&FlatMlp, Tensor<Train, 1>); 2], PpoBatch<Train>) -> Evaluated<Train>,
+    ) -> Vec<Vec<u32>> {
+        let (actor, critic) = (leaf(&self.actor.1), leaf(&self.critic.1));
+        let networks = [(&self.actor.0, actor.clone()), (&self.critic.0, critic.clone())];
+        let Evaluated { loss, stats, logits, values } = loss(data(&self.x), networks, case.batch());
+        // Doubling is exact wherever it happens.
+        let grads = (loss.clone() * 2.0).backward();
+        let gradient = |leaf: Tensor<Train, 1>| bits(&leaf.grad(&grads).expect("a gradient"));
+        let gradients = [gradient(actor), gradient(critic)];
+        let seen = [bits(&loss.inner()), bits(&stats.inner()), bits(&logits.inner()), bits(&values.inner())];
+        seen.into_iter().chain(gradients).collect()
+    }
+}
+
+const SIZES: [(usize, usize, &[usize]); 5] =
+    [(1, 2, &[16]), (64, 2, &[64, 64]), (255, 9, &[20]), (300, 3, &[33, 17]), (1100, 4, &[16, 16, 16])];
+
+fn fused(case: &Case, networks: &Networks) -> Vec<Vec<u32>> {
+    networks.run(case, |x, [actor, critic], batch| flat_ppo_loss(x, actor, critic, batch, &CONFIG))
+}
+
+#[test]
+fn the_loss_of_two_networks_has_the_bits_of_networks_and_loss_one_after_the_other() {
+    for (seed, (rows, num_actions, hidden)) in SIZES.into_iter().enumerate() {
+        let seed = seed as u64;
+        let case = Case::new(rows, num_actions, seed.is_multiple_of(2), seed);
+        let networks = Networks::new(rows, num_actions, hidden, seed);
+        let apart = networks.run(&case, |x, [actor, critic], batch| {
+            let logits = flat_mlp(x.clone(), actor.1, actor.0);
+            let values = flat_mlp_column(x, critic.1, critic.0);
+            let (loss, stats) = ppo_loss(logits.clone(), values.clone(), batch, &CONFIG);
+            Evaluated { loss, stats, logits, values }
+        });
+        assert_eq!(fused(&case, &networks), apart, "{rows} rows");
+    }
+}
+
+#[test]
+fn the_loss_of_two_networks_does_not_depend_on_the_number_of_threads() {
+    let at = |threads| {
+        with_threads(threads, || fused(&Case::new(1500, 3, true, 4), &Networks::new(1500, 3, &[48, 48], 5)))
+    };
+    assert_eq!(at(1), at(2));
 }
