@@ -10,7 +10,7 @@ use gatefold_env::{EnvSpec, ObservationBatch, Params};
 use gatefold_gat::{Attention, AttentionTemperature};
 use gatefold_monitor::names;
 use gatefold_optim::{NamedTensor, export, import};
-use gatefold_policy::{Architecture, Evaluation, PolicyConfig, RoutingInput};
+use gatefold_policy::{Architecture, Evaluation, PolicyConfig, RoutingInput, Values};
 use gatefold_ppo::Rollout;
 use gatefold_runner::events::{Event, Reporter};
 use gatefold_runner::{RunOptions, checkpoint, layers, train};
@@ -182,7 +182,7 @@ fn two_critics_learn_the_same_returns_and_the_smaller_one_bootstraps() {
     let smaller: Vec<f32> = first.iter().zip(&second).map(|(&a, &b)| a.min(b)).collect();
     let from_second = first.iter().zip(&smaller).filter(|(a, b)| a != b).count();
     assert!((1..rows).contains(&from_second), "{from_second} of {rows} are the second's");
-    assert_eq!(values(both.bootstrap_values()), smaller);
+    assert_eq!(values(Values { first: both.values, second: both.second_values }.bootstrap()), smaller);
     assert_eq!(values(twins.policy.valid().values(&seen)), smaller);
     assert_eq!(rollout.values.iter().copied().collect::<Vec<_>>(), smaller);
 

@@ -74,16 +74,6 @@ pub struct Evaluation<B: Backend> {
     pub next_operator: Option<Tensor<B, 2>>,
 }
 
-impl<B: Backend> Evaluation<B> {
-    /// The values that bootstrap `[B]`: of two critics, the smaller.
-    pub fn bootstrap_values(&self) -> Tensor<B, 1> {
-        match &self.second_values {
-            None => self.values.clone(),
-            Some(second) => smaller(self.values.clone(), second.clone()),
-        }
-    }
-}
-
 /// The smaller of each pair; NaN if either is.
 pub(crate) fn smaller<B: Backend>(a: Tensor<B, 1>, b: Tensor<B, 1>) -> Tensor<B, 1> {
     let keep_second = a.clone().greater(b.clone()).bool_or(b.clone().is_nan());

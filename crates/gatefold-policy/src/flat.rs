@@ -14,6 +14,7 @@ use gatefold_ops::{
     Activation, FlatMlp, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, flat_mlp, flat_mlp_column,
     flat_ppo_loss,
 };
+use gatefold_router::Gates;
 use rand::Rng;
 
 use crate::evaluation::smaller;
@@ -78,16 +79,8 @@ impl<B: OpsBackend> FlatPolicy<B> {
         Self { actor, critic, second_critic }
     }
 
-    /// What [`ActorCritic::evaluate`] gives, bit for bit, but for `h_obs`.
-    pub fn evaluate(&self, observation: &Observation<B>) -> Evaluation<B> {
-        let Self { actor, critic, second_critic } = self;
-        let logits = flat_mlp(observation.features.clone(), actor.parameters.clone(), &actor.mlp);
-        let second = second_critic.as_ref().map(|critic| value(critic, observation));
-        evaluation(logits, value(critic, observation), second)
-    }
-
-    /// [`evaluate`](Self::evaluate) and the PPO loss of it, with its statistics; logits and the first critic's
-    /// values come without gradient.
+    /// What [`ActorCritic::evaluate`] gives but for `h_obs`, and the PPO loss of it, with its statistics. Logits
+    /// and the first critic's values come without gradient.
     pub fn evaluate_loss(
         &self,
         observation: &Observation<B>,
@@ -99,17 +92,28 @@ impl<B: OpsBackend> FlatPolicy<B> {
     {
         let [actor, critic] = [&self.actor, &self.critic].map(|of| (&of.mlp, of.parameters.clone()));
         let seen = flat_ppo_loss(observation.features.clone(), actor, critic, batch, config);
-        let second = self.second_critic.as_ref().map(|critic| value(critic, observation));
-        (evaluation(seen.logits, seen.values, second), [seen.loss, seen.stats])
+        let evaluation = Evaluation {
+            logits: seen.logits,
+            values: seen.values,
+            second_values: self.second_critic.as_ref().map(|critic| value(critic, observation)),
+            h_obs: None,
+            gates: None,
+            expert_logits: None,
+            next_operator: None,
+            graph: None,
+        };
+        (evaluation, [seen.loss, seen.stats])
     }
 
-    /// What [`ActorCritic::values`] gives, bit for bit.
-    pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
-        let values = value(&self.critic, observation);
-        match &self.second_critic {
-            None => values,
-            Some(critic) => smaller(values, value(critic, observation)),
-        }
+    /// The values of each critic `[B]`.
+    pub fn values(&self, observation: &Observation<B>) -> Values<B> {
+        let second = self.second_critic.as_ref().map(|critic| value(critic, observation));
+        Values { first: value(&self.critic, observation), second }
+    }
+
+    /// The action logits alone `[B, A]`.
+    fn logits(&self, observation: &Observation<B>) -> Tensor<B, 2> {
+        flat_mlp(observation.features.clone(), self.actor.parameters.clone(), &self.actor.mlp)
     }
 
     /// Actor, critic and, if there is one, second critic.
@@ -135,23 +139,6 @@ impl<B: OpsBackend> FlatPolicy<B> {
             }
         }
         policy.map(&mut Write(self.networks().flat_map(FlatNetwork::each).collect()))
-    }
-}
-
-fn evaluation<B: OpsBackend>(
-    logits: Tensor<B, 2>,
-    values: Tensor<B, 1>,
-    second_values: Option<Tensor<B, 1>>,
-) -> Evaluation<B> {
-    Evaluation {
-        logits,
-        values,
-        second_values,
-        h_obs: None,
-        gates: None,
-        expert_logits: None,
-        next_operator: None,
-        graph: None,
     }
 }
 
@@ -187,19 +174,52 @@ impl<'a, B: OpsBackend> Acting<'a, B> {
         }
     }
 
-    /// [`ActorCritic::act`].
-    pub fn act(&self, observation: &Observation<B>, input: RoutingInput<B>) -> Evaluation<B> {
+    /// What [`ActorCritic::act`] says of a step.
+    pub fn act(&self, observation: &Observation<B>, input: RoutingInput<B>) -> Acted<B> {
         match self {
-            Self::Flat(policy) => policy.evaluate(observation),
-            Self::Whole(policy) => policy.act(observation, input),
+            Self::Flat(policy) => Acted { logits: policy.logits(observation), values: None, gates: None },
+            Self::Whole(policy) => {
+                let Evaluation { logits, values, second_values, gates, .. } = policy.act(observation, input);
+                let values = Values { first: values, second: second_values };
+                Acted { logits, values: Some(values), gates }
+            }
         }
     }
 
-    /// [`ActorCritic::values`].
+    /// What [`ActorCritic::values`] gives, bit for bit.
     pub fn values(&self, observation: &Observation<B>) -> Tensor<B, 1> {
         match self {
-            Self::Flat(policy) => policy.values(observation),
+            Self::Flat(policy) => policy.values(observation).bootstrap(),
             Self::Whole(policy) => policy.values(observation),
+        }
+    }
+}
+
+/// What a policy says of a step.
+pub struct Acted<B: OpsBackend> {
+    /// Action logits before the mask `[B, A]`.
+    pub logits: Tensor<B, 2>,
+    /// The values; `None` from a policy whose critics share nothing with its actor, so that they are faster
+    /// on many steps at once.
+    pub values: Option<Values<B>>,
+    /// What the router decided, if there is one.
+    pub gates: Option<Gates<B>>,
+}
+
+/// Values of each critic `[B]`.
+pub struct Values<B: OpsBackend> {
+    /// The first critic's.
+    pub first: Tensor<B, 1>,
+    /// The second one's, if there is one.
+    pub second: Option<Tensor<B, 1>>,
+}
+
+impl<B: OpsBackend> Values<B> {
+    /// The values that bootstrap: of two critics, the smaller.
+    pub fn bootstrap(self) -> Tensor<B, 1> {
+        match self.second {
+            None => self.first,
+            Some(second) => smaller(self.first, second),
         }
     }
 }

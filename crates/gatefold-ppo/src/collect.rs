@@ -9,7 +9,8 @@ use gatefold_env::{
 };
 use gatefold_ops::{OpsBackend, probe};
 use gatefold_policy::{
-    Acting, ActorCritic, Choice, ChoiceError, Observation, ObservationScaling, Pick, RoutingInput,
+    Acting, ActorCritic, Choice, ChoiceError, FlatPolicy, Observation, ObservationScaling, Pick,
+    RoutingInput, Values,
 };
 use thiserror::Error;
 
@@ -134,25 +135,22 @@ impl Collector {
                 selection_bias: selection_bias.to_vec(),
                 ..RoutingInput::new(plan.routing, plan.temperature)
             };
-            let evaluation = acting.act(&observation, input);
-            // Each critic's own: the smaller of two would hide an infinity.
-            self.finite(VALUE, t, &to_host(evaluation.values.clone()))?;
-            if let Some(second) = evaluation.second_values.clone() {
-                self.finite(VALUE, t, &to_host(second))?;
+            let acted = acting.act(&observation, input);
+            if let Some(values) = acted.values {
+                let values = self.bootstrap_values(values, t)?;
+                rollout.values.row_mut(t).iter_mut().zip(values).for_each(|(to, value)| *to = value);
             }
-            let values = to_host(evaluation.bootstrap_values());
-            let logits = to_host(evaluation.logits);
+            let logits = to_host(acted.logits);
             self.finite("an action logit", t, &logits)?;
             let first = t * envs * self.spec.num_actions();
             let mask = self.spec.masked.then(|| &rollout.observations.mask[first..][..logits.len()]);
             Choice::rows(&logits, mask, self.spec.num_actions(), Pick::Sample, rng, &mut self.choices)
                 .map_err(|source| RolloutError::Choice { step: t, source })?;
-            if let Some(gates) = evaluation.gates {
+            if let Some(gates) = acted.gates {
                 rollout.gates.extend(to_host(gates.alpha));
                 rollout.drawn.extend(gates.drawn.map(to_host).unwrap_or_default());
             }
-            for (env, value) in values.into_iter().enumerate() {
-                rollout.values[(t, env)] = clamped(value, self.value_clamp);
+            for env in 0..envs {
                 rollout.log_probs[(t, env)] = self.choices[env].log_prob;
                 rollout.actions[(t, env)] = self.choices[env].action.index() as i32;
                 self.actions[env] = self.choices[env].action;
@@ -181,6 +179,9 @@ impl Collector {
             rollout.episodes.extend_from_slice(&self.results.finished);
         }
 
+        if let Acting::Flat(policy) = &acting {
+            self.add_values(policy, &mut rollout, device)?;
+        }
         let last = rollout.observations.pick(steps * envs..(steps + 1) * envs);
         let last = Observation::<B>::new(&self.spec, last, device);
         let mut last = to_host(acting.values(&last));
@@ -196,6 +197,47 @@ impl Collector {
         scaling.iter_mut().for_each(ObservationScaling::probe);
         self.scaling = scaling;
         Ok(rollout)
+    }
+
+    /// Values of all steps, from critics that nothing was asked of before: some steps at once, as many as
+    /// stay in cache.
+    fn add_values<B: OpsBackend>(
+        &self,
+        policy: &FlatPolicy<B>,
+        rollout: &mut Rollout,
+        device: &B::Device,
+    ) -> Result<(), RolloutError> {
+        const ROWS: usize = 2048;
+        let (steps, envs) = (self.num_steps, self.envs.num_envs());
+        for first in (0..steps).step_by((ROWS / envs).max(1)) {
+            let end = steps.min(first + (ROWS / envs).max(1));
+            let seen = rollout.observations.pick(first * envs..end * envs);
+            let values = policy.values(&Observation::new(&self.spec, seen, device));
+            // They are looked at when all environments have taken all steps.
+            let values = self.bootstrap_values(values, steps)?;
+            let all = rollout.values.as_slice_mut().expect("standard layout");
+            all[first * envs..end * envs].copy_from_slice(&values);
+        }
+        Ok(())
+    }
+
+    /// The values that bootstrap, of one step or more, within their limit.
+    fn bootstrap_values<B: OpsBackend>(
+        &self,
+        values: Values<B>,
+        step: usize,
+    ) -> Result<Vec<f32>, RolloutError> {
+        // Each critic's own: the smaller of two would hide an infinity.
+        for each in [Some(&values.first), values.second.as_ref()].into_iter().flatten() {
+            let each = to_host(each.clone());
+            if let Some(at) = each.iter().position(|value| !value.is_finite()) {
+                let env = at % self.envs.num_envs();
+                return Err(RolloutError::NonFinite { step, env, what: VALUE, value: each[at] });
+            }
+        }
+        let mut values = to_host(values.bootstrap());
+        values.iter_mut().for_each(|value| *value = clamped(*value, self.value_clamp));
+        Ok(values)
     }
 
     /// Fails on the first value that is not finite; `values` holds as many for each environment.
