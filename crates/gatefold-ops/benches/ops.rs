@@ -4,9 +4,9 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, ActivePairs, AdamwStep, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_step, composed,
-    entmax15, expert_linear, gat_attention, linear, norm_relu, pack, packed_expert_linear, packed_mix,
-    ppo_loss, sparsemax, squared_norm,
+    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_leaf,
+    adamw_step, composed, entmax15, expert_linear, flat_ppo_loss, gat_attention, linear, norm_relu, pack,
+    packed_expert_linear, packed_mix, ppo_loss, sparsemax, squared_norm, squared_norms_of_parts,
 };
 
 type Train = Autodiff<Flex>;
@@ -296,22 +296,6 @@ type Loss =
     fn(Matrix<Train>, Scalar<Train>, PpoBatch<Train>, &PpoLossConfig) -> (Scalar<Train>, Scalar<Train>);
 type Step = fn(Matrix<Flex>, Matrix<Flex>, Matrix<Flex>, Matrix<Flex>, &AdamwStep) -> Moments;
 
-/// What a training step of this bench computes with.
-struct Operations {
-    linear: Layer<Train>,
-    ppo_loss: Loss,
-    adamw: Step,
-    norm: fn(Tensor<Flex, 2>) -> Tensor<Flex, 1>,
-}
-
-const FUSED: Operations = Operations { linear, ppo_loss, adamw: adamw_step, norm: squared_norm };
-const COMPOSED: Operations = Operations {
-    linear: composed::linear,
-    ppo_loss: composed::ppo_loss,
-    adamw: composed::adamw_step,
-    norm: composed::squared_norm,
-};
-
 fn minibatch(rows: usize) -> PpoBatch<Train> {
     let actions = TensorData::new((0..rows as i32).map(|i| i % 2).collect(), [rows]);
     PpoBatch {
@@ -330,72 +314,89 @@ const LOSS: PpoLossConfig =
 mod ppo {
     use super::*;
 
-    fn run_head(bencher: Bencher<'_, '_>, rows: usize, operations: Operations) {
+    fn run_head(bencher: Bencher<'_, '_>, rows: usize, loss: Loss) {
         let (logits, values, batch) = (leaf([rows, 2]), leaf([rows]), minibatch(rows));
         bencher.bench_local(|| {
-            let (loss, _) = (operations.ppo_loss)(logits.clone(), values.clone(), batch.clone(), &LOSS);
+            let (loss, _) = loss(logits.clone(), values.clone(), batch.clone(), &LOSS);
             black_box(loss.backward())
         });
     }
 
     #[divan::bench(args = [64, 4096])]
     fn head_fused(bencher: Bencher<'_, '_>, rows: usize) {
-        run_head(bencher, rows, FUSED);
+        run_head(bencher, rows, ppo_loss);
     }
 
     #[divan::bench(args = [64, 4096])]
     fn head_composed(bencher: Bencher<'_, '_>, rows: usize) {
-        run_head(bencher, rows, COMPOSED);
+        run_head(bencher, rows, composed::ppo_loss);
     }
 
-    /// One step of two separate 4-64-64-{2, 1} tanh nets: forward, loss, backward, global norm, AdamW.
-    fn run_step(bencher: Bencher<'_, '_>, rows: usize, operations: Operations) {
-        let x: Tensor<Train, 2> = tensor([rows, 4]);
-        let batch = minibatch(rows);
-        let sizes = [[4, 64], [64, 64], [64, 2], [4, 64], [64, 64], [64, 1]];
-        let mut state: Vec<_> = sizes
-            .iter()
-            .flat_map(|&[inputs, outputs]| [[inputs, outputs], [1, outputs]])
-            .map(|shape| {
-                let zeros = Tensor::<Flex, 2>::zeros(shape, &Default::default());
-                (tensor::<Flex, 2>(shape) * 0.2, zeros.clone(), zeros)
-            })
-            .collect();
+    /// Actor and critic of a step: 4-64-64-{2, 1}, tanh.
+    fn networks() -> [FlatMlp; 2] {
+        [2, 1].map(|outputs| {
+            let layers = [(64, Activation::Tanh), (64, Activation::Tanh), (outputs, Activation::Identity)];
+            FlatMlp::new(4, layers.to_vec())
+        })
+    }
+
+    fn scale(squares: f64) -> AdamwStep {
+        AdamwStep { grad_scale: 0.5 / squares.sqrt().max(0.5) as f32, ..STEP }
+    }
+
+    /// One step as the update takes it: forward, loss, backward, global norm, AdamW.
+    #[divan::bench(args = [1, 64, 128, 1024, 4096])]
+    fn step_fused(bencher: Bencher<'_, '_>, rows: usize) {
+        let (x, batch, mlps) = (tensor([rows, 4]), minibatch(rows), networks());
+        let sizes = mlps.each_ref().map(|mlp| mlp.sizes().collect::<Vec<_>>());
+        let counts = sizes.each_ref().map(|sizes| sizes.iter().sum::<usize>());
+        let mut leaves = counts.map(|count| tensor::<Flex, 1>([count]) * 0.2).map(|t| data(t).require_grad());
+        let zeros = |count| Tensor::<Flex, 1>::zeros([count], &Default::default()).into_primitive().tensor();
+        let mut moments = counts.map(|count| [zeros(count), zeros(count)]);
         bencher.bench_local(|| {
-            let leaves: Vec<Tensor<Train, 2>> =
-                state.iter().map(|(p, ..)| Tensor::from_inner(p.clone()).require_grad()).collect();
-            let net = |first: usize| {
-                (0..3).fold(x.clone(), |x, i| {
-                    let act = if i < 2 { Activation::Tanh } else { Activation::Identity };
-                    let (w, b) = (leaves[first + 2 * i].clone(), leaves[first + 2 * i + 1].clone());
-                    (operations.linear)(x, w, b.squeeze_dim(0), act)
-                })
-            };
-            let (logits, values) = (net(0), net(6).squeeze_dim(1));
-            let (loss, stats) = (operations.ppo_loss)(logits, values, batch.clone(), &LOSS);
-            let mut grads = loss.backward();
-            let grads: Vec<_> =
-                leaves.iter().map(|leaf| leaf.grad_remove(&mut grads).expect("a gradient")).collect();
-            drop(leaves);
-            let norm: f32 =
-                grads.iter().map(|g| (operations.norm)(g.clone()).into_scalar()).sum::<f32>().sqrt();
-            let step = AdamwStep { grad_scale: 0.5 / norm.max(0.5), ..STEP };
-            state = std::mem::take(&mut state)
-                .into_iter()
-                .zip(grads)
-                .map(|((p, m, v), g)| (operations.adamw)(p, g, m, v, &step))
-                .collect();
-            black_box(stats.into_data())
+            let [actor, critic] = [0, 1].map(|of| (&mlps[of], leaves[of].clone()));
+            let seen = flat_ppo_loss(x.clone(), actor, critic, batch.clone(), &LOSS);
+            let mut found = seen.loss.backward();
+            let grads = leaves.each_ref().map(|leaf| {
+                let grad = leaf.grad_remove(&mut found).expect("a gradient");
+                grad.into_primitive().tensor()
+            });
+            let parts = grads.iter().zip(&sizes);
+            let squares = parts.flat_map(|(grad, sizes)| squared_norms_of_parts::<Flex>(grad, sizes)).sum();
+            let step = scale(squares);
+            for ((leaf, grad), [m, v]) in leaves.iter_mut().zip(grads).zip(&mut moments) {
+                let value = std::mem::replace(leaf, Tensor::empty([0], &Default::default()));
+                *leaf = adamw_leaf(value, grad, [m, v], &step);
+            }
+            black_box(seen.stats.into_data())
         });
     }
 
-    #[divan::bench(args = [1, 64, 128, 1024])]
-    fn step_fused(bencher: Bencher<'_, '_>, rows: usize) {
-        run_step(bencher, rows, FUSED);
-    }
-
+    /// The same by plain tensor operations.
     #[divan::bench(args = [1, 64, 128, 1024])]
     fn step_composed(bencher: Bencher<'_, '_>, rows: usize) {
-        run_step(bencher, rows, COMPOSED);
+        let (x, batch, mlps) = (tensor::<Train, 2>([rows, 4]), minibatch(rows), networks());
+        let mut learned = mlps.each_ref().map(|mlp| {
+            let count = mlp.sizes().sum();
+            let zeros = Tensor::<Flex, 1>::zeros([count], &Default::default());
+            (tensor::<Flex, 1>([count]) * 0.2, zeros.clone(), zeros)
+        });
+        bencher.bench_local(|| {
+            let leaves = learned.each_ref().map(|(p, ..)| data(p.clone()).require_grad());
+            let networks = [0, 1].map(|of| (&mlps[of], leaves[of].clone()));
+            let seen = composed::flat_ppo_loss(x.clone(), networks, batch.clone(), &LOSS);
+            let mut found = seen.loss.backward();
+            let grads = leaves.map(|leaf| leaf.grad_remove(&mut found).expect("a gradient"));
+            let squares = grads.iter().map(|g| composed::squared_norm(g.clone()).into_scalar()).sum::<f32>();
+            let step = scale(f64::from(squares));
+            for ((p, m, v), grad) in learned.iter_mut().zip(grads) {
+                (*p, *m, *v) = composed::adamw_step(p.clone(), grad, m.clone(), v.clone(), &step);
+            }
+            black_box(seen.stats.into_data())
+        });
+    }
+
+    fn data(t: Tensor<Flex, 1>) -> Tensor<Train, 1> {
+        Tensor::from_inner(t)
     }
 }
