@@ -1,7 +1,6 @@
 //! The gradients of a module's parameters, in the module's order.
 
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, backend::AutodiffBackend, backend::Backend, ops::FloatTensor};
 
 /// One gradient per float parameter of a module, in the order of its fields; `None` where the loss does not
@@ -29,27 +28,6 @@ impl<B: Backend> Gradients<B> {
             }
         }
         let mut take = Take::<A> { found, each: Vec::new() };
-        module.visit(&mut take);
-        Self { each: take.each }
-    }
-
-    /// Takes the gradients of `module` from Burn's container.
-    pub fn from_params<A, M>(module: &M, grads: GradientsParams) -> Self
-    where
-        A: AutodiffBackend<InnerBackend = B>,
-        M: AutodiffModule<A>,
-    {
-        struct Take<B: Backend> {
-            grads: GradientsParams,
-            each: Vec<Option<FloatTensor<B>>>,
-        }
-        impl<A: AutodiffBackend> ModuleVisitor<A> for Take<A::InnerBackend> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-                let grad = self.grads.remove::<A::InnerBackend, D>(param.id);
-                self.each.push(grad.map(|grad| grad.into_primitive().tensor()));
-            }
-        }
-        let mut take = Take::<B> { grads, each: Vec::new() };
         module.visit(&mut take);
         Self { each: take.each }
     }

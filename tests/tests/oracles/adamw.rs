@@ -3,7 +3,6 @@
 use burn::backend::Flex;
 use burn::module::{Param, ParamId};
 use burn::nn::Linear;
-use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use gatefold_optim::{AdamW, Gradients, OptimizerConfig, export};
 use gatefold_tests::fixture::{Matrix, cases, flat, matrix, vector};
@@ -60,11 +59,11 @@ fn a_trajectory_of_adamw_equals_pytorch() {
 
         for (t, step) in case.steps.iter().enumerate() {
             let what = |part: &str| format!("{}, step {t}, {part}", case.name);
-            let mut grads = GradientsParams::new();
-            let bias = module.bias.as_ref().expect("a bias");
-            grads.register::<Flex, 2>(module.weight.id, matrix(&step.grad_weight));
-            grads.register::<Flex, 1>(bias.id, vector(&step.grad_bias));
-            let grads = Gradients::from_params::<Train, _>(&module, grads);
+            // A loss with these gradients.
+            let bias = module.bias.as_ref().expect("a bias").val();
+            let of_weight = (module.weight.val() * matrix(&step.grad_weight)).sum();
+            let loss = of_weight + (bias * vector(&step.grad_bias)).sum();
+            let grads = Gradients::of::<Train, _>(&module, loss.backward());
             let (next, done) = optimizer.step::<Train, _>(module, grads, step.lr, case.max_norm);
             module = next;
 
