@@ -147,8 +147,12 @@ impl Collector {
             Choice::rows(&logits, mask, self.spec.num_actions(), Pick::Sample, rng, &mut self.choices)
                 .map_err(|source| RolloutError::Choice { step: t, source })?;
             if let Some(gates) = acted.gates {
-                rollout.gates.extend(to_host(gates.alpha));
-                rollout.drawn.extend(gates.drawn.map(to_host).unwrap_or_default());
+                // Memory for all steps in the first one.
+                let (alpha, drawn) = (to_host(gates.alpha), gates.drawn.map(to_host).unwrap_or_default());
+                rollout.gates.reserve_exact((steps - t) * alpha.len());
+                rollout.drawn.reserve_exact((steps - t) * drawn.len());
+                rollout.gates.extend(alpha);
+                rollout.drawn.extend(drawn);
             }
             for env in 0..envs {
                 rollout.log_probs[(t, env)] = self.choices[env].log_prob;

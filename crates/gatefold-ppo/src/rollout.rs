@@ -64,7 +64,7 @@ impl Rollout {
             ends: Array2::from_elem(shape, None),
             gates: Vec::new(),
             drawn: Vec::new(),
-            episodes: Vec::new(),
+            episodes: Vec::with_capacity(num_envs),
             num_envs,
         }
     }

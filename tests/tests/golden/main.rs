@@ -6,7 +6,7 @@
 //! tanh: at the kinks of ReLU a last bit can become a twentieth within 20 iterations.) A curve of updates on one
 //! rollout samples nothing after it, and so stays comparable where rounding changes more than here.
 //!
-//! To record the curves anew: `GATEFOLD_GOLDEN=write cargo test -p gatefold-tests --release --test golden`.
+//! To record the curves anew: `GATEFOLD_GOLDEN=write cargo test -p gatefold-tests --release --test golden recorded`.
 
 mod curve;
 mod fixed_batch;
