@@ -5,6 +5,7 @@ mod bench;
 mod chaos;
 mod commands;
 mod compare;
+mod growth;
 mod progress;
 mod study;
 mod terminal;

@@ -142,8 +142,8 @@ impl Curve {
 }
 
 const ABOUT: &str = "20 iterations, one number each. Recorded by `GATEFOLD_GOLDEN=write cargo test -p gatefold-tests \
---release --test golden`; compared by the same without the variable, each number within 1e-4 of the largest \
-magnitude on its line.";
+--release --test golden recorded`; compared by the same without the variable, each number within 1e-4 of the \
+largest magnitude on its line.";
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.json"))

@@ -211,6 +211,20 @@ pub(super) enum BenchCommand {
         #[command(flatten)]
         machine: Machine,
     },
+    /// Measure how cost grows with environments, hidden size, experts, nodes and edges, and plot it
+    ///
+    /// Steps per second of training and of rollouts alone, on one core of the processor, while one quantity
+    /// grows and all else stays: 1 to 4096 environments, 16 to 512 hidden units, 2 to 256 experts, 128 to
+    /// 4096 nodes and 600 to 16000 edges of a knowledge graph. Takes some minutes. Writes growth.csv and one plot
+    /// (SVG, both axes logarithmic) for each quantity.
+    Growth {
+        /// Folder of the table and the plots; files of the same names are written over
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Seconds for each point, after one iteration to warm up
+        #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = whole(1, 600))]
+        seconds: u64,
+    },
 }
 
 /// Where a command computes.

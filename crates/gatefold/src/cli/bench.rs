@@ -7,6 +7,7 @@ use gatefold_runner::{
 };
 
 use super::arguments::BenchCommand;
+use super::growth;
 use super::terminal::Terminal;
 
 /// What `bench all` trains: a name, a preset on cartpole and what is set over it.
@@ -43,6 +44,7 @@ pub(super) fn carry_out(
             let result = bench_training(&config, Until::Steps(steps), &machine.options(None), entries)?;
             terminal.say(&result_line(result));
         }
+        BenchCommand::Growth { out, seconds } => growth::carry_out(&out, seconds as f64, entries, terminal)?,
         BenchCommand::All { seconds, machine } => {
             all(seconds as f64, &machine.options(None), entries, terminal)?
         }
