@@ -263,11 +263,12 @@ fn the_printed_defaults_are_a_file_that_can_be_checked() {
 }
 
 /// Units of numbers, as documentation writes them behind "in", "per" or "number of".
-const UNITS: [&str; 20] = [
+const UNITS: [&str; 22] = [
     "`unit`",
     "actions",
     "attention layers",
     "checkpoints",
+    "edges",
     "environment steps",
     "environments",
     "episodes",
@@ -277,6 +278,7 @@ const UNITS: [&str; 20] = [
     "layers",
     "levels",
     "nats",
+    "nodes",
     "optimizer step",
     "passes",
     "rows",

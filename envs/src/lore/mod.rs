@@ -35,14 +35,15 @@ const DEGREES: [u8; 3] = [4, 2, 1];
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoreConfig {
-    /// Size of the graph: one node in 32 is an operator, one in 8 a strategy, the others are situations.
+    /// Size of the graph, a number of nodes: one in 32 is an operator, one in 8 a strategy, the others are
+    /// situations.
     #[schemars(range(min = 32, max = 100_000))]
     pub nodes: usize,
-    /// Number of edges between different nodes. Each also has a reverse and every node a loop, so that
-    /// attention has 2 x edges + nodes of them.
+    /// Density of the graph, a number of edges between different nodes. Each also has a reverse and every node
+    /// a loop, so that attention has 2 x edges + nodes of them.
     #[schemars(range(min = 32, max = 10_000_000))]
     pub edges: usize,
-    /// Seed of the edges.
+    /// Seed of the edges, dimensionless.
     pub graph_seed: u64,
     /// How many situations hold at a time, a number of nodes.
     #[schemars(range(min = 1, max = 16))]
