@@ -1,7 +1,8 @@
 //! What a run will hold in memory, predicted before anything is built.
 //!
 //! An estimate from below: environments, evaluation and the allocator come on top. It is there to
-//! refuse what cannot work with a message, where the system would end the process without one.
+//! refuse what cannot work with a message, where the system would end the process without one. Only the
+//! rows of a knowledge graph may be fewer than are counted, where states repeat them.
 
 use std::fs;
 use std::path::Path;

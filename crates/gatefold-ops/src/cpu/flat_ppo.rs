@@ -8,9 +8,8 @@
 use burn::backend::{
     Autodiff, Flex,
     autodiff::{
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
+        checkpoint::strategy::CheckpointStrategy,
+        ops::{Backward, OpsKind},
     },
     flex::FlexTensor,
 };
@@ -24,7 +23,7 @@ use super::{
         Layer, Parameters, Shape, Wanted, backward_chunk, flops, forward_chunk, hidden_width, panels, shapes,
         turned,
     },
-    ppo_loss::{Recorded, Totals, evaluate, finish, scaled, without_graph},
+    ppo_loss::{Computed, Recorded, Totals, evaluate, finish, without_graph},
     scratch::Scratch,
     sgemm::Panels,
 };
@@ -124,23 +123,6 @@ fn run(
     }
 }
 
-#[derive(Debug)]
-struct FlatPpo;
-
-impl Backward<Flex, 2> for FlatPpo {
-    /// Gradients of the parameters at a loss gradient of 1.
-    type State = [FlexTensor; 2];
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = row_major(grads.consume::<Flex>(&ops.node));
-        for (gradient, node) in ops.state.into_iter().zip(ops.parents) {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, scaled(gradient, floats(&g)[0]));
-            }
-        }
-    }
-}
-
 /// [`crate::flat_ppo_loss`] on Flex with its gradient.
 pub(super) fn autodiff<C: CheckpointStrategy>(
     x: FlexTensor,
@@ -158,7 +140,7 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
         let count = all.len();
         tensor(all, [count])
     });
-    let loss = match FlatPpo.prepare::<C>(nodes).compute_bound().stateful() {
+    let loss = match Computed.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(gradients, loss),
         OpsKind::UnTracked(prep) => prep.finish(loss),
     };

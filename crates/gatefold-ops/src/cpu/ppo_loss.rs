@@ -363,11 +363,12 @@ pub(super) fn flex(
     (tensor(vec![outcome.loss], [1]), tensor(outcome.stats.to_vec(), [ppo_stats::COUNT]))
 }
 
+/// The node of a loss whose gradients were computed with it.
 #[derive(Debug)]
-struct PpoLoss;
+pub(super) struct Computed;
 
-impl Backward<Flex, 2> for PpoLoss {
-    /// Gradients of logits and values at a loss gradient of 1.
+impl Backward<Flex, 2> for Computed {
+    /// The parents' gradients at a loss gradient of 1.
     type State = [FlexTensor; 2];
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -381,7 +382,7 @@ impl Backward<Flex, 2> for PpoLoss {
 }
 
 /// A gradient times that of the loss.
-pub(super) fn scaled(mut gradient: FlexTensor, factor: f32) -> FlexTensor {
+fn scaled(mut gradient: FlexTensor, factor: f32) -> FlexTensor {
     if factor != 1.0 {
         gradient.storage_mut::<f32>().iter_mut().for_each(|d| *d *= factor);
     }
@@ -412,7 +413,7 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
     let loss = tensor(vec![outcome.loss], [1]);
     let stats = wrap::<Flex, 1>(tensor(outcome.stats.to_vec(), [ppo_stats::COUNT]));
     let state = [tensor(outcome.logits, [rows, num_actions]), tensor(outcome.values, [rows])];
-    let loss = match PpoLoss.prepare::<C>([logits.node, values.node]).compute_bound().stateful() {
+    let loss = match Computed.prepare::<C>([logits.node, values.node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(state, loss),
         OpsKind::UnTracked(prep) => prep.finish(loss),
     };
