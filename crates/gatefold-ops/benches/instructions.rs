@@ -24,9 +24,9 @@ use std::{env, fs};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use gatefold_ops::{
-    Activation, ActivePairs, AdamwStep, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer, OpsBackend,
-    PpoBatch, PpoLossConfig, adamw_step, gat_layer, mlp, pack, packed_expert_linear, packed_mix, ppo_loss,
-    simd_level, sparsemax,
+    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer,
+    OpsBackend, PpoBatch, PpoLossConfig, adamw_step, flat_ppo_loss, gat_layer, mlp, pack,
+    packed_expert_linear, packed_mix, ppo_loss, simd_level, sparsemax,
 };
 
 type Train = Autodiff<Flex>;
@@ -40,9 +40,10 @@ type Kernel = Box<dyn FnMut()>;
 /// Makes a kernel and its inputs.
 type Make = fn() -> Kernel;
 
-const KERNELS: [(&str, Make); 8] = [
+const KERNELS: [(&str, Make); 9] = [
     ("mlp 64 x 4-64-64-2, forward and back", mlp_of_cartpole),
     ("ppo_loss 64 x 2, forward and back", ppo_loss_of_64),
+    ("flat_ppo_loss 64 x 4-64-64-{2, 1}, forward and back", flat_ppo_loss_of_64),
     ("adamw 64 x 64", adamw_of_4096),
     ("sparsemax 4096 x 4, forward and back", sparsemax_of_four),
     ("gat_layer 8 grids of 8 x 8, forward and back", || gat(64)),
@@ -190,22 +191,42 @@ fn mlp_of_cartpole() -> Kernel {
     Box::new(move || drop(black_box(mlp(x.clone(), layers.clone()).sum().backward())))
 }
 
-fn ppo_loss_of_64() -> Kernel {
+/// The recorded side of 64 rows of two actions.
+fn minibatch() -> PpoBatch<Train> {
     let rows = 64;
-    let (logits, values) = (leaf([rows, 2], 1.0), leaf([rows], 1.0));
     let actions = TensorData::new((0..rows as i32).map(|i| i % 2).collect(), [rows]);
-    let batch = PpoBatch {
+    PpoBatch {
         actions: Tensor::<Train, 1, Int>::from_data(actions, &Default::default()),
         mask: None,
         old_log_probs: tensor([rows], 0.1) - 0.7,
         advantages: tensor([rows], 1.0),
         returns: tensor([rows], 1.0),
         old_values: tensor([rows], 1.0),
-    };
-    let config = PpoLossConfig { clip: 0.2, value_clip: None, value_coef: 0.5, entropy_coef: 0.01 };
+    }
+}
+
+const LOSS: PpoLossConfig =
+    PpoLossConfig { clip: 0.2, value_clip: None, value_coef: 0.5, entropy_coef: 0.01 };
+
+fn ppo_loss_of_64() -> Kernel {
+    let (logits, values, batch) = (leaf([64, 2], 1.0), leaf([64], 1.0), minibatch());
     Box::new(move || {
-        let (loss, _) = ppo_loss(logits.clone(), values.clone(), batch.clone(), &config);
+        let (loss, _) = ppo_loss(logits.clone(), values.clone(), batch.clone(), &LOSS);
         drop(black_box(loss.backward()));
+    })
+}
+
+fn flat_ppo_loss_of_64() -> Kernel {
+    let mlps = [2, 1].map(|outputs| {
+        let layers = [(64, Activation::Tanh), (64, Activation::Tanh), (outputs, Activation::Identity)];
+        FlatMlp::new(4, layers.to_vec())
+    });
+    let leaves = mlps.each_ref().map(|mlp| leaf([mlp.sizes().sum()], 0.2));
+    let (x, batch) = (tensor([64, 4], 1.0), minibatch());
+    Box::new(move || {
+        let [actor, critic] = [0, 1].map(|of| (&mlps[of], leaves[of].clone()));
+        let seen = flat_ppo_loss(x.clone(), actor, critic, batch.clone(), &LOSS);
+        drop(black_box(seen.loss.backward()));
     })
 }
 

@@ -267,6 +267,50 @@ macro_rules! fused_operations {
             }
             wrap(sparsemax::$entry$(::<$checkpoints>)?(unwrap(z), temperature))
         }
+
+        fn ppo_loss(
+            logits: Tensor<Self, 2>,
+            values: Tensor<Self, 1>,
+            batch: PpoBatch<Self>,
+            config: &PpoLossConfig,
+        ) -> (Tensor<Self, 1>, Tensor<Self, 1>) {
+            if !(all_f32!(logits, values) && batch_is_f32!(batch)) {
+                return composed::ppo_loss(logits, values, batch, config);
+            }
+            let (loss, stats) = ppo_loss::$entry$(::<$checkpoints>)?(unwrap(logits), unwrap(values), batch, config);
+            (wrap(loss), wrap(stats))
+        }
+
+        fn gat_attention(
+            h: Tensor<Self, 3>,
+            a_src: Tensor<Self, 2>,
+            a_dst: Tensor<Self, 2>,
+            relation_bias: Tensor<Self, 2>,
+            edges: &GatEdges,
+            slope: f32,
+        ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+            if !all_f32!(h, a_src, a_dst, relation_bias) {
+                return composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope);
+            }
+            let inputs = [unwrap(h), unwrap(a_src), unwrap(a_dst), unwrap(relation_bias)];
+            let (out, attention) = gat::$entry$(::<$checkpoints, _>)?(inputs, edges, slope);
+            (wrap(out), wrap(attention))
+        }
+
+        fn gatv2_attention(
+            h: Tensor<Self, 3>,
+            a: Tensor<Self, 2>,
+            relation_bias: Tensor<Self, 2>,
+            edges: &GatEdges,
+            slope: f32,
+        ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
+            if !all_f32!(h, a, relation_bias) {
+                return composed::gatv2_attention(h, a, relation_bias, edges, slope);
+            }
+            let inputs = [unwrap(h), unwrap(a), unwrap(relation_bias)];
+            let (out, attention) = gat::$entry$(::<$checkpoints, _>)?(inputs, edges, slope);
+            (wrap(out), wrap(attention))
+        }
     };
 }
 
@@ -341,50 +385,6 @@ impl OpsBackend for Flex {
         wrap(flat::tensor(vec![adamw::sum_of_squares(flat::floats(&flat::row_major(unwrap(g)))) as f32], [1]))
     }
 
-    fn ppo_loss(
-        logits: Tensor<Self, 2>,
-        values: Tensor<Self, 1>,
-        batch: PpoBatch<Self>,
-        config: &PpoLossConfig,
-    ) -> (Tensor<Self, 1>, Tensor<Self, 1>) {
-        if !(all_f32!(logits, values) && batch_is_f32!(batch)) {
-            return composed::ppo_loss(logits, values, batch, config);
-        }
-        let (loss, stats) = ppo_loss::flex(unwrap(logits), unwrap(values), batch, config);
-        (wrap(loss), wrap(stats))
-    }
-
-    fn gat_attention(
-        h: Tensor<Self, 3>,
-        a_src: Tensor<Self, 2>,
-        a_dst: Tensor<Self, 2>,
-        relation_bias: Tensor<Self, 2>,
-        edges: &GatEdges,
-        slope: f32,
-    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
-        if !all_f32!(h, a_src, a_dst, relation_bias) {
-            return composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope);
-        }
-        let inputs = [unwrap(h), unwrap(a_src), unwrap(a_dst), unwrap(relation_bias)];
-        let (out, attention) = gat::flex(inputs, edges, slope);
-        (wrap(out), wrap(attention))
-    }
-
-    fn gatv2_attention(
-        h: Tensor<Self, 3>,
-        a: Tensor<Self, 2>,
-        relation_bias: Tensor<Self, 2>,
-        edges: &GatEdges,
-        slope: f32,
-    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
-        if !all_f32!(h, a, relation_bias) {
-            return composed::gatv2_attention(h, a, relation_bias, edges, slope);
-        }
-        let inputs = [unwrap(h), unwrap(a), unwrap(relation_bias)];
-        let (out, attention) = gat::flex(inputs, edges, slope);
-        (wrap(out), wrap(attention))
-    }
-
     fn norm_relu(
         x: Tensor<Self, 2>,
         gamma: Tensor<Self, 1>,
@@ -412,50 +412,6 @@ impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
 
     fn all_masked_row(z: &Tensor<Self, 2>) -> Option<usize> {
         Flex::all_masked_row(&z.clone().inner())
-    }
-
-    fn ppo_loss(
-        logits: Tensor<Self, 2>,
-        values: Tensor<Self, 1>,
-        batch: PpoBatch<Self>,
-        config: &PpoLossConfig,
-    ) -> (Tensor<Self, 1>, Tensor<Self, 1>) {
-        if !(all_f32!(logits, values) && batch_is_f32!(batch)) {
-            return composed::ppo_loss(logits, values, batch, config);
-        }
-        let (loss, stats) = ppo_loss::autodiff::<C>(unwrap(logits), unwrap(values), batch, config);
-        (wrap(loss), wrap(stats))
-    }
-
-    fn gat_attention(
-        h: Tensor<Self, 3>,
-        a_src: Tensor<Self, 2>,
-        a_dst: Tensor<Self, 2>,
-        relation_bias: Tensor<Self, 2>,
-        edges: &GatEdges,
-        slope: f32,
-    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
-        if !all_f32!(h, a_src, a_dst, relation_bias) {
-            return composed::gat_attention(h, a_src, a_dst, relation_bias, edges, slope);
-        }
-        let inputs = [unwrap(h), unwrap(a_src), unwrap(a_dst), unwrap(relation_bias)];
-        let (out, attention) = gat::autodiff::<C, 4>(inputs, edges, slope);
-        (wrap(out), wrap(attention))
-    }
-
-    fn gatv2_attention(
-        h: Tensor<Self, 3>,
-        a: Tensor<Self, 2>,
-        relation_bias: Tensor<Self, 2>,
-        edges: &GatEdges,
-        slope: f32,
-    ) -> (Tensor<Self, 3>, Tensor<Self, 3>) {
-        if !all_f32!(h, a, relation_bias) {
-            return composed::gatv2_attention(h, a, relation_bias, edges, slope);
-        }
-        let inputs = [unwrap(h), unwrap(a), unwrap(relation_bias)];
-        let (out, attention) = gat::autodiff::<C, 3>(inputs, edges, slope);
-        (wrap(out), wrap(attention))
     }
 
     fn norm_relu(

@@ -49,7 +49,7 @@ pub fn gat_layer<B: OpsBackend>(
     edges: &GatEdges,
     slope: f32,
 ) -> (Tensor<B, 3>, Tensor<B, 3>) {
-    check(&x, &rows, &scoring, heads, &norm, edges);
+    check(&x, &rows, &scoring, heads, &norm, std::slice::from_ref(edges));
     let (out, attention) = B::gat_layer(x, rows, scoring, heads, norm, edges, slope, true);
     (out, attention.expect("the attention was asked for"))
 }
@@ -64,22 +64,23 @@ pub fn gat_layer_rows<B: OpsBackend>(
     edges: &GatEdges,
     slope: f32,
 ) -> Tensor<B, 3> {
-    check(&x, &rows, &scoring, heads, &norm, edges);
+    check(&x, &rows, &scoring, heads, &norm, std::slice::from_ref(edges));
     B::gat_layer(x, rows, scoring, heads, norm, edges, slope, false).0
 }
 
-/// Panics if shapes differ.
+/// Panics if shapes differ; `graphs` are those of one element of the batch.
 fn check<B: Backend>(
     x: &Tensor<B, 3>,
     rows: &GatRows<B>,
     scoring: &GatScoring<B>,
     heads: GatHeads,
     [gain, bias]: &[Tensor<B, 1>; 2],
-    edges: &GatEdges,
+    graphs: &[GatEdges],
 ) {
     let [batch, num_rows, width] = x.dims();
     let [num_heads, channels] = scoring.dims();
-    assert_eq!(num_rows, edges.num_sources(), "gat_layer: rows of x and sources of the edges");
+    let sources: usize = graphs.iter().map(GatEdges::num_sources).sum();
+    assert_eq!(num_rows, sources, "gat_layer: rows of x and sources of the edges");
     let combined = match heads {
         GatHeads::Concatenate => num_heads * channels,
         GatHeads::Average => channels,
@@ -90,8 +91,10 @@ fn check<B: Backend>(
         GatRows::Projected(h) => assert_eq!(h.dims(), [batch, num_rows, scoring.row()], "gat_layer: rows"),
     }
     let (GatScoring::Gat { relation_bias, .. } | GatScoring::Gatv2 { relation_bias, .. }) = scoring;
-    let expected = [edges.num_relations(), num_heads];
-    assert_eq!(relation_bias.dims(), expected, "gat_layer: shape of relation_bias");
+    for edges in graphs {
+        let expected = [edges.num_relations(), num_heads];
+        assert_eq!(relation_bias.dims(), expected, "gat_layer: shape of relation_bias");
+    }
     if let GatScoring::Gat { source, target, .. } = scoring {
         assert_eq!(source.dims(), target.dims(), "gat_layer: shapes of a_src and a_dst");
     }
@@ -108,25 +111,13 @@ pub fn gat_layer_each<B: OpsBackend>(
     rows: GatRows<B>,
     scoring: GatScoring<B>,
     heads: GatHeads,
-    [gain, bias]: [Tensor<B, 1>; 2],
+    norm: [Tensor<B, 1>; 2],
     graphs: &[GatEdges],
     slope: f32,
 ) -> Tensor<B, 3> {
-    let sources: usize = graphs.iter().map(GatEdges::num_sources).sum();
-    let ([batch, num_rows, width], [num_heads, channels]) = (x.dims(), scoring.dims());
-    assert_eq!((batch, num_rows), (1, sources), "gat_layer_each: rows of x and sources of the graphs");
-    let combined = match heads {
-        GatHeads::Concatenate => num_heads * channels,
-        GatHeads::Average => channels,
-    };
-    assert_eq!(width, combined, "gat_layer_each: width of x and of the heads put together");
-    match &rows {
-        GatRows::Project(weight) => {
-            assert_eq!(weight.dims(), [width, scoring.row()], "gat_layer_each: weight")
-        }
-        GatRows::Projected(h) => assert_eq!(h.dims(), [1, num_rows, scoring.row()], "gat_layer_each: rows"),
-    }
-    B::gat_layer_each(x, rows, scoring, heads, [gain, bias], graphs, slope)
+    check(&x, &rows, &scoring, heads, &norm, graphs);
+    assert_eq!(x.dims()[0], 1, "gat_layer_each: graphs lie one after the other, not in a batch");
+    B::gat_layer_each(x, rows, scoring, heads, norm, graphs, slope)
 }
 
 /// [`gat_layer_each`] by plain tensor operations: graph by graph.

@@ -231,15 +231,20 @@ impl Collector {
         values: Values<B>,
         step: usize,
     ) -> Result<Vec<f32>, RolloutError> {
-        // Each critic's own: the smaller of two would hide an infinity.
-        for each in [Some(&values.first), values.second.as_ref()].into_iter().flatten() {
-            let each = to_host(each.clone());
-            if let Some(at) = each.iter().position(|value| !value.is_finite()) {
+        let finite = |each: &[f32]| match each.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
                 let env = at % self.envs.num_envs();
-                return Err(RolloutError::NonFinite { step, env, what: VALUE, value: each[at] });
+                Err(RolloutError::NonFinite { step, env, what: VALUE, value: each[at] })
             }
+        };
+        if let Some(second) = &values.second {
+            // Each critic's own: the smaller of two would hide an infinity.
+            finite(&to_host(values.first.clone()))?;
+            finite(&to_host(second.clone()))?;
         }
         let mut values = to_host(values.bootstrap());
+        finite(&values)?;
         values.iter_mut().for_each(|value| *value = clamped(*value, self.value_clamp));
         Ok(values)
     }
