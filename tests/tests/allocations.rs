@@ -51,7 +51,7 @@ fn a_step_of_a_rollout_allocates_at_most_once_beside_what_its_policy_does() {
             let [_warm, four, eight] = [8, 4, 8].map(|steps| collecting(entry, &policy, &plan, steps));
             let of_a_step = (eight - four) as f64 / 4.0;
             let beside = of_a_step - evaluating(entry, &policy, &plan) as f64;
-            // Once: the log-probabilities of a row, from which actions are drawn. Writing into the buffer, none.
+            // Once: the log-probabilities, from which actions are drawn. Writing into the buffer, none.
             assert!((0.0..=1.0).contains(&beside), "{}: {beside} of {of_a_step}", entry.name);
         }
     });
@@ -109,7 +109,6 @@ fn evaluating(entry: &EnvEntry, policy: &ActorCritic<Flex>, plan: &Plan) -> u64 
         let observation = Observation::<Flex>::new(&spec, seen.pick(0..COPIES), &Default::default());
         let acted = acting.act(&observation, RoutingInput::new(plan.routing, plan.temperature));
         if let Some(of_critics) = acted.values {
-            drop(values(of_critics.first.clone()));
             drop(values(of_critics.bootstrap()));
         }
         drop(values(acted.logits));

@@ -42,7 +42,7 @@ mod sparsemax_few;
 mod zeros;
 
 pub use level::simd_level;
-pub(crate) use ppo_loss::log_softmax_row;
+pub(crate) use ppo_loss::log_softmax_rows;
 
 use std::sync::Arc;
 

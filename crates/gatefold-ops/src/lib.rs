@@ -59,7 +59,7 @@ pub use gat_scoring::GatScoring;
 pub use gather_rows::gather_rows;
 pub use gatv2::gatv2_attention;
 pub use linear::{Activation, linear};
-pub use masked_softmax::{log_softmax_row, masked_log_softmax};
+pub use masked_softmax::{log_softmax_rows, masked_log_softmax};
 pub use mix::{mix, mix_rows};
 pub use mlp::{MlpLayer, mlp};
 pub use norm_relu::norm_relu;

@@ -39,16 +39,17 @@ pub(crate) fn selected_log_softmax<B: Backend>(
     shifted - sum.log()
 }
 
-/// Log-softmax of one row on the host, with the bits of the fused PPO head.
+/// Log-softmax of rows `[B, A]` on the host, with the bits of the fused PPO head.
 ///
 /// A rollout that samples from these log-probabilities has a probability ratio of exactly 1 in the
 /// first minibatch, as long as the logits have the same bits. Masked entries become `-inf`; a NaN
-/// among the others makes all of those NaN.
-/// Panics if lengths differ.
-pub fn log_softmax_row(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) {
-    assert_eq!(logits.len(), log_probs.len(), "log_softmax_row: lengths of logits and result");
+/// among the others of a row makes all of those NaN.
+/// Panics if lengths differ or are no multiple of `num_actions`.
+pub fn log_softmax_rows(logits: &[f32], mask: Option<&[bool]>, num_actions: usize, log_probs: &mut [f32]) {
+    assert_eq!(logits.len(), log_probs.len(), "log_softmax_rows: lengths of logits and result");
+    assert!(logits.len().is_multiple_of(num_actions), "log_softmax_rows: rows of {num_actions} logits");
     if let Some(mask) = mask {
-        assert_eq!(logits.len(), mask.len(), "log_softmax_row: lengths of logits and mask");
+        assert_eq!(logits.len(), mask.len(), "log_softmax_rows: lengths of logits and mask");
     }
-    cpu::log_softmax_row(logits, mask, log_probs);
+    cpu::log_softmax_rows(logits, mask, num_actions, log_probs);
 }

@@ -1,7 +1,7 @@
 //! Drawing actions from logits, on the host.
 
 use gatefold_env::{Action, StreamRng};
-use gatefold_ops::log_softmax_row;
+use gatefold_ops::log_softmax_rows;
 use rand::RngExt;
 use thiserror::Error;
 
@@ -54,7 +54,6 @@ impl Choice {
         choices: &mut Vec<Choice>,
     ) -> Result<(), ChoiceError> {
         choices.clear();
-        let mut log_probs = vec![0.0; num_actions];
         for (row, logits) in logits.chunks_exact(num_actions).enumerate() {
             let mask = mask.map(|mask| &mask[row * num_actions..(row + 1) * num_actions]);
             if mask.is_some_and(|mask| !mask.contains(&true)) {
@@ -64,10 +63,13 @@ impl Choice {
             if (0..num_actions).any(|a| allowed(a) && !logits[a].is_finite()) {
                 return Err(ChoiceError::NonFinite { row });
             }
-            log_softmax_row(logits, mask, &mut log_probs);
+        }
+        let mut log_probs = vec![0.0; logits.len()];
+        log_softmax_rows(logits, mask, num_actions, &mut log_probs);
+        for log_probs in log_probs.chunks_exact(num_actions) {
             let action = match pick {
-                Pick::Mode => most_likely(&log_probs),
-                Pick::Sample => draw(&log_probs, rng.random::<f32>()),
+                Pick::Mode => most_likely(log_probs),
+                Pick::Sample => draw(log_probs, rng.random::<f32>()),
             };
             choices.push(Choice { action: Action::Discrete(action), log_prob: log_probs[action] });
         }

@@ -45,31 +45,50 @@ multiversion! {
 
 #[inline(always)]
 fn gradient_body<const FMA: bool>(act: Activation, y: &[f32], dz: &mut [f32], bias: &mut [f32]) {
-    let n = bias.len();
-    if n == 0 {
-        return;
+    match act {
+        Activation::Identity => add_rows_of(y, dz, bias, |_, dz| dz),
+        Activation::Tanh => add_rows_of(y, dz, bias, |y, dz| dz * mul_add::<FMA>(-y, y, 1.0)),
+        Activation::Relu => add_rows_of(y, dz, bias, |y, dz| if y == 0.0 { 0.0 } else { dz }),
     }
+}
+
+/// `dz = f(y, dz)`, and `bias += sum of rows of dz`.
+#[inline(always)]
+fn add_rows_of(y: &[f32], dz: &mut [f32], bias: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    let mut first = 0;
+    while first + 32 <= bias.len() {
+        add_columns::<32>(first, y, dz, bias, &f);
+        first += 32;
+    }
+    while first + 8 <= bias.len() {
+        add_columns::<8>(first, y, dz, bias, &f);
+        first += 8;
+    }
+    for column in first..bias.len() {
+        add_columns::<1>(column, y, dz, bias, &f);
+    }
+}
+
+/// Some columns of [`add_rows_of`], whose sums stay in registers.
+#[inline(always)]
+fn add_columns<const WIDTH: usize>(
+    first: usize,
+    y: &[f32],
+    dz: &mut [f32],
+    bias: &mut [f32],
+    f: impl Fn(f32, f32) -> f32,
+) {
+    let n = bias.len();
+    let mut sums = [0.0; WIDTH];
+    sums.copy_from_slice(&bias[first..first + WIDTH]);
     for (y, dz) in y.chunks_exact(n).zip(dz.chunks_exact_mut(n)) {
-        match act {
-            Activation::Identity => {
-                for j in 0..n {
-                    bias[j] += dz[j];
-                }
-            }
-            Activation::Tanh => {
-                for j in 0..n {
-                    dz[j] *= mul_add::<FMA>(-y[j], y[j], 1.0);
-                    bias[j] += dz[j];
-                }
-            }
-            Activation::Relu => {
-                for j in 0..n {
-                    dz[j] = if y[j] == 0.0 { 0.0 } else { dz[j] };
-                    bias[j] += dz[j];
-                }
-            }
+        let (y, dz) = (&y[first..first + WIDTH], &mut dz[first..first + WIDTH]);
+        for j in 0..WIDTH {
+            dz[j] = f(y[j], dz[j]);
+            sums[j] += dz[j];
         }
     }
+    bias[first..first + WIDTH].copy_from_slice(&sums);
 }
 
 multiversion! {

@@ -19,6 +19,7 @@ use super::{
     level::multiversion,
     linear::CHUNK,
     math::{exp, ln},
+    scratch::Scratch,
 };
 use crate::{PpoBatch, PpoLossConfig, ppo_stats};
 
@@ -31,25 +32,37 @@ const LANES: usize = 16;
 type Lane = [f32; LANES];
 
 multiversion! {
-    /// Log-softmax of one row over its allowed entries, for the host: with the bits that the loss has.
-    pub(crate) fn log_softmax_row(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) = row_body
+    /// Log-softmax of rows over their allowed entries, for the host: with the bits that the loss has.
+    pub(crate) fn log_softmax_rows(
+        logits: &[f32], mask: Option<&[bool]>, num_actions: usize, log_probs: &mut [f32],
+    ) = log_softmax_body
 }
 
 #[inline(always)]
-fn row_body<const FMA: bool>(logits: &[f32], mask: Option<&[bool]>, log_probs: &mut [f32]) {
-    let mut max = f32::NEG_INFINITY;
-    for (a, &z) in logits.iter().enumerate() {
-        let z = if mask.is_none_or(|mask| mask[a]) { z } else { f32::NEG_INFINITY };
-        log_probs[a] = z;
-        max = if z > max { z } else { max };
+fn log_softmax_body<const FMA: bool>(
+    logits: &[f32],
+    mask: Option<&[bool]>,
+    num_actions: usize,
+    log_probs: &mut [f32],
+) {
+    let mut memory = Head::memory(num_actions);
+    let mut head = Head::new(&mut memory);
+    for (lanes, log_probs) in log_probs.chunks_mut(LANES * num_actions).enumerate() {
+        let (of, present) = lanes_from(lanes * LANES, logits.len() / num_actions);
+        head.compute::<FMA>(logits, mask, &of);
+        for (l, row) in log_probs.chunks_exact_mut(num_actions).take(present).enumerate() {
+            for (to, from) in row.iter_mut().zip(&*head.log_probs) {
+                *to = from[l];
+            }
+        }
     }
-    let mut sum = 0.0;
-    for log_prob in log_probs.iter_mut() {
-        *log_prob -= max;
-        sum += exp::<FMA>(*log_prob);
-    }
-    let log_sum = ln::<FMA>(sum);
-    log_probs.iter_mut().for_each(|log_prob| *log_prob -= log_sum);
+}
+
+/// The `LANES` rows from `first` on, and how many of `rows` these are: lanes beyond the last row repeat it.
+#[inline(always)]
+fn lanes_from(first: usize, rows: usize) -> ([usize; LANES], usize) {
+    let present = LANES.min(rows - first);
+    (std::array::from_fn(|l| first + l.min(present - 1)), present)
 }
 
 /// The recorded side of a minibatch, on the host.
@@ -126,41 +139,47 @@ multiversion! {
 }
 
 /// Log-probabilities and probabilities of `LANES` rows, action by action.
-struct Head {
-    log_probs: Vec<Lane>,
-    probs: Vec<Lane>,
-    allowed: Vec<[bool; LANES]>,
+struct Head<'a> {
+    log_probs: &'a mut [Lane],
+    probs: &'a mut [Lane],
+    /// 1 where an action is allowed, else 0.
+    allowed: &'a mut [Lane],
     entropy: Lane,
     /// Whether a masked logit is NaN or infinite: it is never used, so what is wrong with it is noted.
     poisoned: bool,
 }
 
-impl Head {
-    fn new(num_actions: usize) -> Self {
-        Self {
-            log_probs: vec![[0.0; LANES]; num_actions],
-            probs: vec![[0.0; LANES]; num_actions],
-            allowed: vec![[true; LANES]; num_actions],
-            entropy: [0.0; LANES],
-            poisoned: false,
-        }
+impl<'a> Head<'a> {
+    /// Memory for a head.
+    fn memory(num_actions: usize) -> Scratch {
+        Scratch::new(3 * num_actions * LANES)
     }
 
-    /// Computes the rows of these indices.
+    fn new(memory: &'a mut Scratch) -> Self {
+        let (lanes, _) = memory.as_chunks_mut();
+        let num_actions = lanes.len() / 3;
+        let (log_probs, rest) = lanes.split_at_mut(num_actions);
+        let (probs, allowed) = rest.split_at_mut(num_actions);
+        allowed.fill([1.0; LANES]);
+        Self { log_probs, probs, allowed, entropy: [0.0; LANES], poisoned: false }
+    }
+
+    /// Computes the rows of these indices, of `logits` and `mask` `[B, A]`.
     #[inline(always)]
-    fn compute<const FMA: bool>(&mut self, rows: &Rows<'_>, of: &[usize; LANES]) {
-        let num_actions = rows.num_actions;
+    fn compute<const FMA: bool>(&mut self, logits: &[f32], mask: Option<&[bool]>, of: &[usize; LANES]) {
+        let num_actions = self.log_probs.len();
         let Self { log_probs, probs, allowed, entropy, poisoned } = self;
         for a in 0..num_actions {
             for l in 0..LANES {
-                log_probs[a][l] = rows.logits[of[l] * num_actions + a];
+                log_probs[a][l] = logits[of[l] * num_actions + a];
             }
         }
-        if let Some(mask) = rows.mask {
+        if let Some(mask) = mask {
             for a in 0..num_actions {
                 for l in 0..LANES {
-                    allowed[a][l] = mask[of[l] * num_actions + a];
-                    if !allowed[a][l] {
+                    let is_allowed = mask[of[l] * num_actions + a];
+                    allowed[a][l] = if is_allowed { 1.0 } else { 0.0 };
+                    if !is_allowed {
                         let z = log_probs[a][l];
                         *poisoned |= z.is_nan() || z == f32::INFINITY;
                         log_probs[a][l] = f32::NEG_INFINITY;
@@ -191,7 +210,7 @@ impl Head {
             for l in 0..LANES {
                 log_p[l] -= log_sum[l];
                 p[l] /= sum[l];
-                entropy[l] -= if allowed[l] { p[l] * log_p[l] } else { 0.0 };
+                entropy[l] -= if allowed[l] == 0.0 { 0.0 } else { p[l] * log_p[l] };
             }
         }
     }
@@ -250,14 +269,13 @@ fn evaluate_body<const FMA: bool>(
 ) -> Totals {
     let num_actions = rows.num_actions;
     let share = 1.0 / count as f32;
-    let mut head = Head::new(num_actions);
+    let mut memory = Head::memory(num_actions);
+    let mut head = Head::new(&mut memory);
     let mut totals = Totals::default();
     for first in (0..rows.values.len()).step_by(LANES) {
-        let present = LANES.min(rows.values.len() - first);
-        // Lanes beyond the last row repeat it.
-        let of: [usize; LANES] = std::array::from_fn(|l| first + l.min(present - 1));
+        let (of, present) = lanes_from(first, rows.values.len());
         let lane = |all: &[f32]| -> Lane { std::array::from_fn(|l| all[of[l]]) };
-        head.compute::<FMA>(rows, &of);
+        head.compute::<FMA>(rows.logits, rows.mask, &of);
 
         let taken: [usize; LANES] = std::array::from_fn(|l| rows.actions[of[l]]);
         let log_prob: Lane = std::array::from_fn(|l| head.log_probs[taken[l]][l]);
@@ -283,7 +301,7 @@ fn evaluate_body<const FMA: bool>(
                 d[l] = d_log_prob[l] * (chosen - p[l]) + bonus * p[l] * (log_p[l] + head.entropy[l]);
             }
             for l in 0..present {
-                if head.allowed[a][l] {
+                if head.allowed[a][l] != 0.0 {
                     d_logits[(first + l) * num_actions + a] = d[l];
                 }
             }

@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use gatefold_ops::{
     Activation, Evaluated, FlatMlp, PpoBatch, PpoLossConfig, composed, flat_mlp, flat_mlp_column,
-    flat_ppo_loss, log_softmax_row, masked_log_softmax, ppo_loss, ppo_stats,
+    flat_ppo_loss, log_softmax_rows, masked_log_softmax, ppo_loss, ppo_stats,
 };
 use proptest::prelude::*;
 
@@ -56,11 +56,7 @@ impl Case {
 
     fn host_log_probs(&self) -> Vec<f32> {
         let mut all = vec![0.0; self.logits.len()];
-        for b in 0..self.rows() {
-            let range = b * self.num_actions..(b + 1) * self.num_actions;
-            let mask = self.mask.as_ref().map(|mask| &mask[range.clone()]);
-            log_softmax_row(&self.logits[range.clone()], mask, &mut all[range]);
-        }
+        log_softmax_rows(&self.logits, self.mask.as_deref(), self.num_actions, &mut all);
         all
     }
 
