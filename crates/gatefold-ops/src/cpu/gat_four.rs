@@ -96,6 +96,43 @@ pub(super) fn head<L: Lanes, const V: usize>(row: &[Eight], k: usize) -> [L; V] 
     vectors
 }
 
+/// Gradients of the relation bias; that of the relation of the last edges waits in a register, because
+/// a sum in memory is ready for its next number only much later.
+pub(super) struct Relations<'a, L: Lanes> {
+    sums: &'a mut [Heads],
+    at: usize,
+    sum: L::Quad,
+}
+
+impl<'a, L: Lanes> Relations<'a, L> {
+    #[inline(always)]
+    pub(super) fn new(sums: &'a mut [Heads]) -> Self {
+        let sum = match sums.first() {
+            Some(first) => L::Quad::load(first),
+            None => L::Quad::splat(0.0),
+        };
+        Self { sums, at: 0, sum }
+    }
+
+    #[inline(always)]
+    pub(super) fn add(&mut self, relation: u32, d: L::Quad) {
+        if relation as usize != self.at {
+            self.sum.store(&mut self.sums[self.at]);
+            self.at = relation as usize;
+            self.sum = L::Quad::load(&self.sums[self.at]);
+        }
+        self.sum = d.add(self.sum);
+    }
+
+    #[inline(always)]
+    pub(super) fn finish(self) {
+        // A graph without edges may be without relations too.
+        if let Some(last) = self.sums.get_mut(self.at) {
+            self.sum.store(last);
+        }
+    }
+}
+
 multiversion! {
     /// exp of every element, in place.
     fn exp_in_place(xs: &mut [f32]) = exp_body

@@ -4,7 +4,7 @@
 // S source rows, T target rows, E edges, V vectors of a head
 
 use super::{
-    gat_four::{Heads, eights, eights_mut, head, head_dots, heads, heads_mut, row},
+    gat_four::{Heads, Relations, eights, eights_mut, head, head_dots, heads, heads_mut, row},
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
 };
@@ -84,7 +84,7 @@ fn backward_body<L: Lanes, const V: usize>(
     let (bias, d_score) = (heads(layer.relation_bias), heads(d_score));
     let (d_a_src, rest) = d_parameters.split_at_mut(32 * V);
     let (d_a_dst, d_relation) = rest.split_at_mut(32 * V);
-    let d_relation = heads_mut(d_relation);
+    let mut d_relations = Relations::<L>::new(heads_mut(d_relation));
     let (of_sources, rest) = heads_mut(scratch).split_at_mut(rows);
     let (d_source, rest) = rest.split_at_mut(rows);
     let d_target = &mut rest[..rows];
@@ -104,12 +104,12 @@ fn backward_body<L: Lanes, const V: usize>(
             let d = score.where_negative(slope, one).mul(L::Quad::load(d));
             let d_source = &mut d_source[j as usize];
             d.add(L::Quad::load(d_source)).store(d_source);
-            let d_relation = &mut d_relation[relation as usize];
-            d.add(L::Quad::load(d_relation)).store(d_relation);
+            d_relations.add(relation, d);
             d_own = d_own.add(d);
         }
         d_own.store(&mut d_target[own_row as usize]);
     }
+    d_relations.finish();
     rows_back::<L, V>([a_src, a_dst], h, [d_source, d_target], d_h, [d_a_src, d_a_dst]);
 }
 

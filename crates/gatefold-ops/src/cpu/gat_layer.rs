@@ -29,6 +29,7 @@ use super::{
     prefetch::prefetch,
     scratch::Scratch,
     sgemm::{Init, Matrix, Panels, gemm},
+    zeros::{remember_whole, uncleared},
 };
 use crate::GatHeads;
 
@@ -36,6 +37,10 @@ pub(super) use super::gat_layer_kernel::Graphs;
 
 /// Rows of a chunk, roughly: as many whole graphs as have so many.
 const CHUNK: usize = 256;
+
+/// Numbers of the projected rows of a part of a chunk, at most: what is computed of a part stays in the
+/// nearest cache. Where a graph has more, its chunk is one part.
+const PART: usize = 4096;
 
 /// Edges of a target, on average, from which on reading a row back costs less than adding it up again.
 const MANY_EDGES: usize = 16;
@@ -79,9 +84,10 @@ struct State<const N: usize> {
 
 /// How the work is cut.
 struct Work {
-    /// Graphs, and graphs of a chunk.
+    /// Graphs, and graphs of a chunk and of a part of it.
     batch: usize,
     graphs: usize,
+    of_part: usize,
     /// Floating-point operations of the forward pass, roughly.
     flops: usize,
 }
@@ -89,9 +95,19 @@ struct Work {
 impl Work {
     /// The graphs of each chunk.
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
-        let (batch, graphs) = (self.batch, self.graphs);
-        (0..batch).step_by(graphs).map(move |first| first..batch.min(first + graphs))
+        cut(0..self.batch, self.graphs)
     }
+
+    /// The graphs of each part of a chunk.
+    fn parts(&self, chunk: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        cut(chunk, self.of_part)
+    }
+}
+
+/// Ranges of `size`, the last of what is left.
+fn cut(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(size).map(move |first| first..end.min(first + size))
 }
 
 fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<'a>, Work) {
@@ -114,6 +130,8 @@ fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<
         heads,
         channels,
     };
+    let in_part = PART / (rows * layer.row()).max(1);
+    let of_part = if in_part == 0 { graphs } else { in_part };
     let (gain, bias) = (floats(&inputs[N - 2]), floats(&inputs[N - 1]));
     let before = counts_before(&given.graphs, batch);
     let all = before[batch];
@@ -121,7 +139,7 @@ fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<
     let flops = layer.flops_of(all.sources + all.targets, all.edges) + product;
     (
         Block { layer, heads: given.heads, gain, bias, graphs: &given.graphs, before },
-        Work { batch, graphs, flops },
+        Work { batch, graphs, of_part, flops },
     )
 }
 
@@ -132,17 +150,18 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
     let [batch, rows, width] = dims(&inputs[0]);
     let (row, all) = (block.layer.row(), block.before[work.batch]);
     let numbers = block.numbers(all);
-    let mut out = vec![0.0; numbers.y];
+    let mut out = uncleared(numbers.y);
     let mut attention = Kept::new(numbers.attention);
     let mut kept = (keep && given.projects).then(|| Kept::new(numbers.h));
     let many_edges = all.edges >= MANY_EDGES * all.targets;
     let mut met = Kept::new(if keep && many_edges { numbers.y } else { 0 });
     let (first, second) = (floats(&inputs[0]), floats(&inputs[1]));
-    if !out.is_empty() {
+    if numbers.y > 0 {
         let panels = given.projects.then(|| Panels::new(Matrix::new(second, width, row), all.sources));
         let mut tasks = Vec::with_capacity(work.batch.div_ceil(work.graphs));
         let mut rest_h = kept.as_deref_mut().unwrap_or_default();
-        let (mut rest_y, mut rest_attention, mut rest_met) = (&mut out[..], &mut attention[..], &mut met[..]);
+        let mut rest_y = out.storage_mut::<f32>();
+        let (mut rest_attention, mut rest_met) = (&mut attention[..], &mut met[..]);
         for graphs in work.chunks() {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let (h, y, alpha, of_met);
@@ -152,27 +171,39 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
             (of_met, rest_met) = rest_met.split_at_mut(if rest_met.is_empty() { 0 } else { end.y - start.y });
             tasks.push((graphs, h, y, alpha, of_met));
         }
-        map_tasks(tasks, work.flops, |(graphs, h, y, alpha, met)| {
-            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
-            let x = &first[start.x..end.x];
-            let Some(panels) = &panels else {
-                forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, alpha, met);
-                return;
-            };
-            let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
-            let h = if h.is_empty() { &mut passing[..] } else { h };
-            let x_rows = Matrix::new(x, x.len() / width, width);
-            gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
-            forward_blocks(&block, graphs, [x, h], y, alpha, met);
+        map_tasks(tasks, work.flops, |(chunk, h, y, alpha, met)| {
+            let origin = block.numbers(block.before[chunk.start]);
+            for graphs in work.parts(chunk) {
+                let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+                let x = &first[start.x..end.x];
+                let of_y = start.y - origin.y..end.y - origin.y;
+                let alpha = &mut alpha[start.attention - origin.attention..end.attention - origin.attention];
+                let met = if met.is_empty() { &mut [] } else { &mut met[of_y.clone()] };
+                let y = &mut y[of_y];
+                let Some(panels) = &panels else {
+                    forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, alpha, met);
+                    continue;
+                };
+                let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
+                let h = if h.is_empty() {
+                    &mut passing[..]
+                } else {
+                    &mut h[start.h - origin.h..end.h - origin.h]
+                };
+                let x_rows = Matrix::new(x, x.len() / width, width);
+                gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
+                forward_blocks(&block, graphs, [x, h], y, alpha, met);
+            }
         });
     }
+    remember_whole(&out);
     let [batch, targets, edges] = match &given.graphs {
         Graphs::Same(edges) => [batch, edges.num_targets(), edges.num_edges()],
         Graphs::Each(_) => [1, all.targets, all.edges],
     };
     debug_assert_eq!(batch * rows, all.sources);
     Outcome {
-        out: tensor(out, [batch, targets, width]),
+        out: out.reshape([batch, targets, width].into()),
         projected: kept.map(Arc::new),
         seen: given.traced.then(|| tensor(attention.to_vec(), [batch, edges, block.layer.heads])),
         attention: Arc::new(attention),
@@ -201,7 +232,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         let numbers = block.numbers(all);
         let wants = |input: usize| ops.parents[input].is_some();
         let (wants_weight, wants_product) = (given.projects && wants(1), given.projects && wants(0));
-        let mut d_x = vec![0.0; if wants(0) { numbers.x } else { 0 }];
+        let mut d_x = uncleared(if wants(0) { numbers.x } else { 0 });
         let mut d_rows = vec![0.0; if given.projects { 0 } else { numbers.h }];
         let weight = || Matrix::new(floats(&inputs[1]), width, row).t();
         let panels = wants_product.then(|| Panels::new(weight(), all.sources));
@@ -209,7 +240,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         let (x, g, attention) = (floats(&inputs[0]), floats(&g), &attention[..]);
 
         let mut tasks = Vec::new();
-        let (mut rest_x, mut rest_rows) = (&mut d_x[..], &mut d_rows[..]);
+        let (mut rest_x, mut rest_rows) = (d_x.storage_mut::<f32>(), &mut d_rows[..]);
         for graphs in work.chunks().filter(|_| numbers.y > 0) {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let (of_x, of_rows);
@@ -218,52 +249,66 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 rest_rows.split_at_mut(if rest_rows.is_empty() { 0 } else { end.h - start.h });
             tasks.push((graphs, of_x, of_rows));
         }
-        let parts = map_tasks(tasks, 3 * work.flops, |(graphs, d_x, d_rows)| {
-            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+        let parts = map_tasks(tasks, 3 * work.flops, |(chunk, d_x, d_rows)| {
             let mut d_parameters = vec![0.0; block.num_parameters()];
             let mut d_weight = vec![0.0; if wants_weight { width * row } else { 0 }];
-            let mut passing = Scratch::new(if given.projects { end.h - start.h } else { 0 });
-            passing.fill(0.0);
-            let d_h = if given.projects { &mut passing[..] } else { d_rows };
-            let (of_g, of_attention) = (&g[start.y..end.y], &attention[start.attention..end.attention]);
-            let of_met = if met.is_empty() { &[] } else { &met[start.y..end.y] };
-            let kept = [&h[start.h..end.h], of_met];
-            backward_blocks(&block, graphs.clone(), kept, of_attention, of_g, d_h, &mut d_parameters);
-            if graphs.end < work.batch {
-                // The next chunk's first graph comes while the products of this one are computed.
-                let next = block.numbers(block.before[graphs.end + 1]);
-                prefetch(&h[end.h..next.h]);
-                prefetch(&attention[end.attention..next.attention]);
-                prefetch(&g[end.y..next.y]);
-            }
-            let count = d_h.len() / row;
-            if let Some(panels) = &panels {
-                gemm(level(), Matrix::new(d_h, count, row), panels, Init::Zero, d_x, |_| {});
-            }
-            if !d_x.is_empty() {
-                block.add_residual(graphs, of_g, d_x);
-            }
-            if wants_weight {
-                let (x, d_h) = (&x[start.x..end.x], Matrix::new(d_h, count, row));
-                let x = Matrix::new(x, count, width).t();
-                gemm(level(), x, &Panels::new(d_h, width), Init::Zero, &mut d_weight, |_| {});
+            let origin = block.numbers(block.before[chunk.start]);
+            for graphs in work.parts(chunk) {
+                let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+                prefetch(&x[start.x..end.x]);
+                let mut passing = Scratch::new(if given.projects { end.h - start.h } else { 0 });
+                passing.fill(0.0);
+                let d_h = if given.projects {
+                    &mut passing[..]
+                } else {
+                    &mut d_rows[start.h - origin.h..end.h - origin.h]
+                };
+                let (of_g, of_attention) = (&g[start.y..end.y], &attention[start.attention..end.attention]);
+                let of_met = if met.is_empty() { &[] } else { &met[start.y..end.y] };
+                let kept = [&h[start.h..end.h], of_met];
+                backward_blocks(&block, graphs.clone(), kept, of_attention, of_g, d_h, &mut d_parameters);
+                if graphs.end < work.batch {
+                    // The next graph comes while the products of this part are computed.
+                    let next = block.numbers(block.before[graphs.end + 1]);
+                    prefetch(&h[end.h..next.h]);
+                    prefetch(&attention[end.attention..next.attention]);
+                    prefetch(&g[end.y..next.y]);
+                }
+                let d_h = Matrix::new(d_h, d_h.len() / row, row);
+                if !d_x.is_empty() {
+                    let d_x = &mut d_x[start.x - origin.x..end.x - origin.x];
+                    match &panels {
+                        Some(panels) => gemm(level(), d_h, panels, Init::Zero, d_x, |_| {}),
+                        None => d_x.fill(0.0),
+                    }
+                    block.add_residual(graphs, of_g, d_x);
+                }
+                if wants_weight {
+                    // The sums of the parts before go on, as if the chunk were one product.
+                    let x = &x[start.x..end.x];
+                    let x = Matrix::new(x, x.len() / width, width).t();
+                    gemm(level(), x, &Panels::new(d_h, width), Init::Held, &mut d_weight, |_| {});
+                }
             }
             (d_parameters, d_weight)
         });
         let (parameters, weights): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let mut rest = add_parts(parameters, block.num_parameters());
-        let register = |grads: &mut Gradients, input: usize, gradient: Vec<f32>| {
+        let register = |grads: &mut Gradients, input: usize, gradient: FlexTensor| {
             if let Some(node) = &ops.parents[input] {
-                let shape = inputs[input].shape();
-                let gradient = tensor(gradient, [shape.num_elements()]);
-                grads.register::<Flex>(node.id, gradient.reshape(shape));
+                grads.register::<Flex>(node.id, gradient.reshape(inputs[input].shape()));
             }
         };
+        let flat = |gradient: Vec<f32>| {
+            let len = gradient.len();
+            tensor(gradient, [len])
+        };
+        remember_whole(&d_x);
         register(grads, 0, d_x);
-        register(grads, 1, if given.projects { add_parts(weights, width * row) } else { d_rows });
+        register(grads, 1, flat(if given.projects { add_parts(weights, width * row) } else { d_rows }));
         for input in 2..N {
             let after = rest.split_off(inputs[input].shape().num_elements());
-            register(grads, input, std::mem::replace(&mut rest, after));
+            register(grads, input, flat(std::mem::replace(&mut rest, after)));
         }
     }
 }

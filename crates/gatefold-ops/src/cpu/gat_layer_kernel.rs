@@ -7,7 +7,6 @@ use std::{ops::Range, sync::Arc};
 use super::{
     gat_kernel::{Layer, aggregate, backward_graph, backward_scratch, forward_scratch, weigh},
     norm_relu_kernel,
-    prefetch::prefetch,
     scratch::Scratch,
 };
 use crate::{GatEdges, GatHeads};
@@ -150,14 +149,18 @@ pub(super) fn forward_blocks(
         let mut seen = Scratch::new(layer.edges.num_targets() * layer.width());
         weigh(&layer, h, attention, &mut scratch);
         aggregate(&layer, h, attention, &mut seen);
-        for (y, &row) in y.chunks_exact_mut(width).zip(layer.edges.targets()) {
-            y.copy_from_slice(&x[row as usize * width..][..width]);
-        }
         let seen = block.put_together(&mut seen);
         if !met.is_empty() {
             met.copy_from_slice(seen);
         }
-        norm_relu_kernel::forward_rows(seen, block.gain, block.bias, y);
+        let targets = layer.edges.targets();
+        let in_order = targets.iter().enumerate().all(|(t, &row)| t == row as usize);
+        let mut gathered = Scratch::new(if in_order { 0 } else { y.len() });
+        for (to, &row) in gathered.chunks_exact_mut(width).zip(targets) {
+            to.copy_from_slice(&x[row as usize * width..][..width]);
+        }
+        let residual = if in_order { &x[..y.len()] } else { &gathered };
+        norm_relu_kernel::forward_rows(seen, block.gain, block.bias, residual, y);
     }
 }
 
@@ -176,12 +179,6 @@ pub(super) fn backward_blocks(
     let (of_scores, norm) = d_parameters.split_at_mut(block.layer.num_parameters());
     let (d_gain, d_bias) = norm.split_at_mut(block.gain.len());
     for graph in graphs.clone() {
-        if graph + 1 < graphs.end {
-            let next = block.place(graph + 1, graphs.start);
-            prefetch(&h[next.h]);
-            prefetch(&attention[next.attention]);
-            prefetch(&g[next.y]);
-        }
         let (layer, place) = (block.on(graph), block.place(graph, graphs.start));
         let new = layer.edges.num_targets() * layer.width();
         let mut scratch = Scratch::new(backward_scratch(&layer));

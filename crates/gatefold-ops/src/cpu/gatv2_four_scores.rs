@@ -4,7 +4,7 @@
 // S source rows, T target rows, E edges, V vectors of a head
 
 use super::{
-    gat_four::{eights, eights_mut, head, heads, heads_mut, row},
+    gat_four::{Relations, eights, eights_mut, head, heads, heads_mut, row},
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
 };
@@ -72,10 +72,11 @@ fn backward_body<L: Lanes, const V: usize>(
     let (d_a, d_relation) = (eights_mut(d_a), heads_mut(d_relation));
     let (h, d_h, a, g) = (eights(h), eights_mut(d_h), eights(a), eights(g));
     let (attention, d_score) = (heads(attention), heads(d_score));
+    let mut relations = Relations::<L>::new(d_relation);
     for (d, &relation) in d_score.iter().zip(edges.relations()) {
-        let d_relation = &mut d_relation[relation as usize];
-        L::Quad::load(d).add(L::Quad::load(d_relation)).store(d_relation);
+        relations.add(relation, L::Quad::load(d));
     }
+    relations.finish();
     let slope = L::splat(layer.slope);
     for (t, &own) in edges.targets().iter().enumerate() {
         let range = layer.edges_of(t);

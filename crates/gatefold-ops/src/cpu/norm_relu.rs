@@ -21,15 +21,20 @@ const CHUNK: usize = 128;
 
 fn run(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, residual: Option<FlexTensor>) -> FlexTensor {
     let shape: [usize; 2] = dims(x);
-    let mut y = match residual {
-        Some(residual) => floats(&row_major(residual)).to_vec(),
-        None => vec![0.0; shape[0] * shape[1]],
-    };
+    let mut y = vec![0.0; shape[0] * shape[1]];
     if !y.is_empty() {
         let size = CHUNK * shape[1];
         let flops = 12 * y.len();
-        let tasks: Vec<_> = floats(x).chunks(size).zip(y.chunks_mut(size)).collect();
-        map_tasks(tasks, flops, |(x, y)| forward_rows(x, floats(gamma), floats(beta), y));
+        let residual = residual.map(row_major);
+        let nothing = vec![0.0; if residual.is_some() { 0 } else { size.min(y.len()) }];
+        let tasks: Vec<_> = floats(x).chunks(size).zip(y.chunks_mut(size)).enumerate().collect();
+        map_tasks(tasks, flops, |(chunk, (x, y))| {
+            let residual = match &residual {
+                Some(residual) => &floats(residual)[chunk * size..][..y.len()],
+                None => &nothing[..y.len()],
+            };
+            forward_rows(x, floats(gamma), floats(beta), residual, y);
+        });
     }
     tensor(y, shape)
 }

@@ -34,30 +34,31 @@ fn moments(x: &[f32]) -> (f32, f32) {
     (mean, 1.0 / (variance + EPSILON).sqrt())
 }
 
-/// `y += relu(LayerNorm(x) * gamma + beta)` for some rows.
-pub(super) fn forward_rows(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) {
+/// `y = residual + relu(LayerNorm(x) * gamma + beta)` for some rows.
+pub(super) fn forward_rows(x: &[f32], gamma: &[f32], beta: &[f32], residual: &[f32], y: &mut [f32]) {
     match gamma.len() {
-        32 => norm_relu_lanes::forward::<4>(x, gamma, beta, y),
-        64 => norm_relu_lanes::forward::<8>(x, gamma, beta, y),
-        128 => norm_relu_lanes::forward::<16>(x, gamma, beta, y),
-        _ => forward_any(x, gamma, beta, y),
+        32 => norm_relu_lanes::forward::<4>(x, gamma, beta, residual, y),
+        64 => norm_relu_lanes::forward::<8>(x, gamma, beta, residual, y),
+        128 => norm_relu_lanes::forward::<16>(x, gamma, beta, residual, y),
+        _ => forward_any(x, gamma, beta, residual, y),
     }
 }
 
 multiversion! {
-    fn forward_any(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) = forward_body
+    fn forward_any(x: &[f32], gamma: &[f32], beta: &[f32], residual: &[f32], y: &mut [f32]) = forward_body
 }
 
 #[inline(always)]
-fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) {
+fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], residual: &[f32], y: &mut [f32]) {
     let width = gamma.len();
     let beta = &beta[..width];
-    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+    let rows = residual.chunks_exact(width).zip(y.chunks_exact_mut(width));
+    for (x, (residual, y)) in x.chunks_exact(width).zip(rows) {
         let (mean, scale) = moments(x);
-        let (x, y) = (&x[..width], &mut y[..width]);
+        let (x, residual, y) = (&x[..width], &residual[..width], &mut y[..width]);
         for i in 0..width {
             let out = mul_add::<FMA>((x[i] - mean) * scale, gamma[i], beta[i]);
-            y[i] += if out <= 0.0 { 0.0 } else { out };
+            y[i] = residual[i] + if out <= 0.0 { 0.0 } else { out };
         }
     }
 }

@@ -61,22 +61,31 @@ fn rows_from<const N: usize>(x: &[[f32; 8]], first: usize) -> [&[[f32; 8]]; ROWS
 }
 
 vectorised! {
-    /// `y += relu(LayerNorm(x) * gain + bias)` for some rows.
-    pub(super) fn forward<const N: usize>(x: &[f32], gain: &[f32], bias: &[f32], y: &mut [f32]) = forward_body
+    /// `y = residual + relu(LayerNorm(x) * gain + bias)` for some rows.
+    pub(super) fn forward<const N: usize>(
+        x: &[f32], gain: &[f32], bias: &[f32], residual: &[f32], y: &mut [f32],
+    ) = forward_body
 }
 
 #[inline(always)]
-fn forward_body<L: Lanes, const N: usize>(x: &[f32], gain: &[f32], bias: &[f32], y: &mut [f32]) {
+fn forward_body<L: Lanes, const N: usize>(
+    x: &[f32],
+    gain: &[f32],
+    bias: &[f32],
+    residual: &[f32],
+    y: &mut [f32],
+) {
     let (x, gain, bias) = (eights(x), &eights(gain)[..N], &eights(bias)[..N]);
-    for (block, y) in eights_mut(y).chunks_mut(ROWS * N).enumerate() {
+    let blocks = eights_mut(y).chunks_mut(ROWS * N).zip(eights(residual).chunks(ROWS * N)).enumerate();
+    for (block, (y, residual)) in blocks {
         let x = rows_from::<N>(x, block * ROWS);
         let [mean, scale] = moments::<L, N>(x);
-        for (r, y) in y.chunks_exact_mut(N).enumerate() {
+        for (r, (y, residual)) in y.chunks_exact_mut(N).zip(residual.chunks_exact(N)).enumerate() {
             let (x, mean, scale) = (&x[r][..N], L::splat(mean[r]), L::splat(scale[r]));
             for v in 0..N {
                 let normed = L::load(&x[v]).sub(mean).mul(scale);
                 let out = normed.mul_add(L::load(&gain[v]), L::load(&bias[v]));
-                out.where_above_zero(out).add(L::load(&y[v])).store(&mut y[v]);
+                out.where_above_zero(out).add(L::load(&residual[v])).store(&mut y[v]);
             }
         }
     }
@@ -107,24 +116,13 @@ fn backward_body<L: Lanes, const N: usize>(
     for (block, (d_x, g)) in blocks {
         let x = rows_from::<N>(x, block * ROWS);
         let [mean, scale] = moments::<L, N>(x);
-        let (mut sums, mut products) = ([L::splat(0.0); ROWS], [L::splat(0.0); ROWS]);
-        for (r, (d_x, g)) in d_x.chunks_exact_mut(N).zip(g.chunks_exact(N)).enumerate() {
-            let (x, mean, scale) = (&x[r][..N], L::splat(mean[r]), L::splat(scale[r]));
-            let (mut sum, mut product) = (L::splat(0.0), L::splat(0.0));
-            for v in 0..N {
-                let normed = L::load(&x[v]).sub(mean).mul(scale);
-                let weight = L::load(&gain[v]);
-                let out = normed.mul_add(weight, L::load(&bias[v]));
-                let passed = out.where_above_zero(L::load(&g[v]));
-                passed.mul_add(normed, L::load(&d_gain[v])).store(&mut d_gain[v]);
-                passed.add(L::load(&d_bias[v])).store(&mut d_bias[v]);
-                let d = passed.mul(weight);
-                d.store(&mut d_x[v]);
-                sum = sum.add(d);
-                product = d.mul_add(normed, product);
-            }
-            (sums[r], products[r]) = (sum, product);
-        }
+        let parameters = [gain, bias];
+        let gradients = [&mut *d_gain, &mut *d_bias];
+        // Known to be four nearly always, so that the loop over them is no loop.
+        let [sums, products] = match d_x.len() / N {
+            ROWS => normed_back::<L, N>(ROWS, x, [mean, scale], parameters, g, d_x, gradients),
+            rows => normed_back::<L, N>(rows, x, [mean, scale], parameters, g, d_x, gradients),
+        };
         let (mut mean_d, mut mean_product) = ([0.0; ROWS], [0.0; ROWS]);
         L::sums(sums).div(width).store(&mut mean_d);
         L::sums(products).div(width).store(&mut mean_product);
@@ -138,4 +136,39 @@ fn backward_body<L: Lanes, const N: usize>(
             }
         }
     }
+}
+
+/// Fills `d_x` with the gradient of the normed rows and adds to those of the parameters; the sums of each
+/// row of it, and of its products with the normed row. Column by column, so that what all rows share is
+/// read and written once.
+#[inline(always)]
+fn normed_back<L: Lanes, const N: usize>(
+    rows: usize,
+    x: [&[[f32; 8]]; ROWS],
+    [mean, scale]: [[f32; ROWS]; 2],
+    [gain, bias]: [&[[f32; 8]]; 2],
+    g: &[[f32; 8]],
+    d_x: &mut [[f32; 8]],
+    [d_gain, d_bias]: [&mut [[f32; 8]]; 2],
+) -> [[L; ROWS]; 2] {
+    let (g, d_x) = (&g[..rows * N], &mut d_x[..rows * N]);
+    let (mut sums, mut products) = ([L::splat(0.0); ROWS], [L::splat(0.0); ROWS]);
+    for v in 0..N {
+        let (weight, offset) = (L::load(&gain[v]), L::load(&bias[v]));
+        let (mut of_gain, mut of_bias) = (L::load(&d_gain[v]), L::load(&d_bias[v]));
+        for r in 0..rows {
+            let normed = L::load(&x[r][..N][v]).sub(L::splat(mean[r])).mul(L::splat(scale[r]));
+            let out = normed.mul_add(weight, offset);
+            let passed = out.where_above_zero(L::load(&g[r * N + v]));
+            of_gain = passed.mul_add(normed, of_gain);
+            of_bias = passed.add(of_bias);
+            let d = passed.mul(weight);
+            d.store(&mut d_x[r * N + v]);
+            sums[r] = sums[r].add(d);
+            products[r] = d.mul_add(normed, products[r]);
+        }
+        of_gain.store(&mut d_gain[v]);
+        of_bias.store(&mut d_bias[v]);
+    }
+    [sums, products]
 }
