@@ -29,7 +29,6 @@ use super::{
     prefetch::prefetch,
     scratch::Scratch,
     sgemm::{Init, Matrix, Panels, gemm},
-    zeros::{remember_whole, uncleared},
 };
 use crate::GatHeads;
 
@@ -150,18 +149,17 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
     let [batch, rows, width] = dims(&inputs[0]);
     let (row, all) = (block.layer.row(), block.before[work.batch]);
     let numbers = block.numbers(all);
-    let mut out = uncleared(numbers.y);
+    let mut out = vec![0.0; numbers.y];
     let mut attention = Kept::new(numbers.attention);
     let mut kept = (keep && given.projects).then(|| Kept::new(numbers.h));
     let many_edges = all.edges >= MANY_EDGES * all.targets;
     let mut met = Kept::new(if keep && many_edges { numbers.y } else { 0 });
     let (first, second) = (floats(&inputs[0]), floats(&inputs[1]));
-    if numbers.y > 0 {
+    if !out.is_empty() {
         let panels = given.projects.then(|| Panels::new(Matrix::new(second, width, row), all.sources));
         let mut tasks = Vec::with_capacity(work.batch.div_ceil(work.graphs));
         let mut rest_h = kept.as_deref_mut().unwrap_or_default();
-        let mut rest_y = out.storage_mut::<f32>();
-        let (mut rest_attention, mut rest_met) = (&mut attention[..], &mut met[..]);
+        let (mut rest_y, mut rest_attention, mut rest_met) = (&mut out[..], &mut attention[..], &mut met[..]);
         for graphs in work.chunks() {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let (h, y, alpha, of_met);
@@ -196,14 +194,13 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
             }
         });
     }
-    remember_whole(&out);
     let [batch, targets, edges] = match &given.graphs {
         Graphs::Same(edges) => [batch, edges.num_targets(), edges.num_edges()],
         Graphs::Each(_) => [1, all.targets, all.edges],
     };
     debug_assert_eq!(batch * rows, all.sources);
     Outcome {
-        out: out.reshape([batch, targets, width].into()),
+        out: tensor(out, [batch, targets, width]),
         projected: kept.map(Arc::new),
         seen: given.traced.then(|| tensor(attention.to_vec(), [batch, edges, block.layer.heads])),
         attention: Arc::new(attention),
@@ -232,7 +229,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         let numbers = block.numbers(all);
         let wants = |input: usize| ops.parents[input].is_some();
         let (wants_weight, wants_product) = (given.projects && wants(1), given.projects && wants(0));
-        let mut d_x = uncleared(if wants(0) { numbers.x } else { 0 });
+        let mut d_x = vec![0.0; if wants(0) { numbers.x } else { 0 }];
         let mut d_rows = vec![0.0; if given.projects { 0 } else { numbers.h }];
         let weight = || Matrix::new(floats(&inputs[1]), width, row).t();
         let panels = wants_product.then(|| Panels::new(weight(), all.sources));
@@ -240,7 +237,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         let (x, g, attention) = (floats(&inputs[0]), floats(&g), &attention[..]);
 
         let mut tasks = Vec::new();
-        let (mut rest_x, mut rest_rows) = (d_x.storage_mut::<f32>(), &mut d_rows[..]);
+        let (mut rest_x, mut rest_rows) = (&mut d_x[..], &mut d_rows[..]);
         for graphs in work.chunks().filter(|_| numbers.y > 0) {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let (of_x, of_rows);
@@ -277,9 +274,8 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 let d_h = Matrix::new(d_h, d_h.len() / row, row);
                 if !d_x.is_empty() {
                     let d_x = &mut d_x[start.x - origin.x..end.x - origin.x];
-                    match &panels {
-                        Some(panels) => gemm(level(), d_h, panels, Init::Zero, d_x, |_| {}),
-                        None => d_x.fill(0.0),
+                    if let Some(panels) = &panels {
+                        gemm(level(), d_h, panels, Init::Zero, d_x, |_| {});
                     }
                     block.add_residual(graphs, of_g, d_x);
                 }
@@ -294,21 +290,18 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         });
         let (parameters, weights): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let mut rest = add_parts(parameters, block.num_parameters());
-        let register = |grads: &mut Gradients, input: usize, gradient: FlexTensor| {
+        let register = |grads: &mut Gradients, input: usize, gradient: Vec<f32>| {
             if let Some(node) = &ops.parents[input] {
-                grads.register::<Flex>(node.id, gradient.reshape(inputs[input].shape()));
+                let shape = inputs[input].shape();
+                let gradient = tensor(gradient, [shape.num_elements()]);
+                grads.register::<Flex>(node.id, gradient.reshape(shape));
             }
         };
-        let flat = |gradient: Vec<f32>| {
-            let len = gradient.len();
-            tensor(gradient, [len])
-        };
-        remember_whole(&d_x);
         register(grads, 0, d_x);
-        register(grads, 1, flat(if given.projects { add_parts(weights, width * row) } else { d_rows }));
+        register(grads, 1, if given.projects { add_parts(weights, width * row) } else { d_rows });
         for input in 2..N {
             let after = rest.split_off(inputs[input].shape().num_elements());
-            register(grads, input, flat(std::mem::replace(&mut rest, after)));
+            register(grads, input, std::mem::replace(&mut rest, after));
         }
     }
 }

@@ -96,10 +96,15 @@ impl<'a> Panels<'a> {
 fn pack(b: Matrix<'_>, first: usize, panel: &mut [f32]) {
     let width = PANEL.min(b.cols - first);
     if b.col_stride == 1 {
-        for (k, row) in panel.chunks_exact_mut(PANEL).enumerate() {
-            let start = k * b.row_stride + first;
-            row[..width].copy_from_slice(&b.data[start..start + width]);
-            row[width..].fill(0.0);
+        for (k, row) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+            let from = &b.data[k * b.row_stride + first..];
+            match from.first_chunk() {
+                Some(whole) if width == PANEL => *row = *whole,
+                _ => {
+                    row[..width].copy_from_slice(&from[..width]);
+                    row[width..].fill(0.0);
+                }
+            }
         }
     } else {
         if width < PANEL {

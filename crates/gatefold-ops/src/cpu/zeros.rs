@@ -1,8 +1,8 @@
-//! Large results in memory that is handed on from update to update.
+//! Large results that are mostly zero, in memory that is handed on from update to update.
 //!
 //! Clearing the gradient of 256 experts' weights takes longer than computing what two of them get. So the
 //! memory of such a result is remembered, with what was written to it; when nobody holds the result any more,
-//! the next one of its size clears that alone. One that will be written wholly clears nothing.
+//! the next one of its size clears that alone.
 
 use std::{
     ops::Range,
@@ -27,21 +27,13 @@ struct Lent {
 
 static LENT: Mutex<Vec<Lent>> = Mutex::new(Vec::new());
 
-/// The memory of a result of this size that nobody holds any more.
-fn free(len: usize) -> Option<Lent> {
-    let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
-    let free = |lent: &Lent| dims(&lent.result) == [len] && lent.result.is_unique();
-    lent.iter().rposition(free).map(|at| lent.remove(at))
-}
-
-/// A tensor that has no other handle, of whatever its memory's last user left: write before reading.
-pub(crate) fn uncleared(len: usize) -> FlexTensor {
-    free(len).map_or_else(|| tensor(vec![0.0; len], [len]), |lent| lent.result)
-}
-
 /// A tensor of zeros that has no other handle.
 pub(crate) fn zeros(len: usize) -> FlexTensor {
-    match free(len) {
+    let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = |lent: &Lent| dims(&lent.result) == [len] && lent.result.is_unique();
+    let found = lent.iter().rposition(free).map(|at| lent.remove(at));
+    drop(lent);
+    match found {
         Some(Lent { mut result, written }) => {
             let elements = result.storage_mut::<f32>();
             written.into_iter().for_each(|range| elements[range].fill(0.0));
@@ -65,12 +57,6 @@ pub(crate) fn remember(result: &FlexTensor, written: Vec<Range<usize>>) {
     }
 }
 
-/// Remembers a result of [`uncleared`] that was written wholly.
-pub(crate) fn remember_whole(result: &FlexTensor) {
-    let [len] = dims(result);
-    remember(result, std::iter::once(0..len).collect());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,19 +72,6 @@ mod tests {
         let other = zeros(len);
         assert_ne!(floats(&other).as_ptr(), address, "the first is still held");
         assert_eq!(floats(&first)[5..9], [1.0; 4]);
-        drop(first);
-        let again = zeros(len);
-        assert_eq!(floats(&again).as_ptr(), address);
-        assert!(floats(&again).iter().all(|&x| x == 0.0));
-    }
-
-    #[test]
-    fn memory_that_was_written_wholly_is_zero_for_who_asks_for_zeros() {
-        let len = LEAST + 3;
-        let mut first = uncleared(len);
-        first.storage_mut::<f32>().fill(4.0);
-        remember_whole(&first);
-        let address = floats(&first).as_ptr();
         drop(first);
         let again = zeros(len);
         assert_eq!(floats(&again).as_ptr(), address);
