@@ -1,10 +1,25 @@
 //! Work in chunks: which chunks there are depends on shapes alone, so no result depends on threads.
+//!
+//! Waking a sleeping thread takes some 10 to 50 us, as long as much of our work does, and an update hands out
+//! work every few hundred. So whoever waits here looks for work instead of sleeping, and a thread that took
+//! some goes on looking for a while.
 
-use rayon::prelude::*;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+use std::time::{Duration, Instant};
 
 /// Below this many floating-point operations a call stays on one thread: handing work out costs
-/// some 10 us, about what one core needs for half of it.
-const SPLIT_FROM: usize = 2_000_000;
+/// about what one core needs for half of it.
+const SPLIT_FROM: usize = 400_000;
+
+/// How long a thread looks for more work before it sleeps. Longer than what an update does on one thread
+/// between two calls.
+const LINGER: Duration = Duration::from_micros(500);
+
+/// How long it leaves other programs no turn meanwhile.
+const SPIN: Duration = Duration::from_micros(200);
 
 /// Applies `f` to every task and returns the results in order; in parallel where it pays.
 pub(crate) fn map_tasks<I: Send, T: Send>(
@@ -12,11 +27,82 @@ pub(crate) fn map_tasks<I: Send, T: Send>(
     flops: usize,
     f: impl Fn(I) -> T + Sync + Send,
 ) -> Vec<T> {
-    if tasks.len() > 1 && flops >= SPLIT_FROM && rayon::current_num_threads() > 1 {
-        tasks.into_par_iter().map(&f).collect()
-    } else {
-        tasks.into_iter().map(f).collect()
+    if tasks.len() < 2 || flops < SPLIT_FROM || rayon::current_num_threads() < 2 {
+        return tasks.into_iter().map(f).collect();
     }
+    let mut results: Vec<Option<T>> = tasks.iter().map(|_| None).collect();
+    let left = &AtomicUsize::new(tasks.len());
+    let f = &f;
+    rayon::scope(|scope| {
+        let home = rayon::current_thread_index();
+        for (task, result) in tasks.into_iter().zip(&mut results) {
+            scope.spawn(move |_| {
+                let done = Done(left);
+                *result = Some(f(task));
+                drop(done);
+                if rayon::current_thread_index() != home {
+                    linger();
+                }
+            });
+        }
+        let mut idle = Idle::new();
+        while left.load(Ordering::Acquire) > 0 {
+            idle.look();
+        }
+    });
+    results.into_iter().map(|result| result.expect("every task was done")).collect()
+}
+
+/// Counts a task as done, also one that panics.
+struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// A thread with nothing of its own to do.
+struct Idle(Instant);
+
+impl Idle {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// For how long there has been no work.
+    fn time(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Does a piece of work if there is any. If there was none for long, other programs' threads go first.
+    fn look(&mut self) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            *self = Self::new();
+        } else if self.time() < SPIN {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Keeps this thread awake, once the present task is done, until there was no work for [`LINGER`].
+fn linger() {
+    thread_local!(static LINGERS: Arc<AtomicBool> = Arc::default());
+    let lingers = LINGERS.with(Arc::clone);
+    if lingers.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let thread = rayon::current_thread_index();
+    rayon::spawn(move || {
+        let mut idle = Idle::new();
+        // A thread that waits for results may have taken this for work; it does not stay.
+        while rayon::current_thread_index() == thread && idle.time() < LINGER {
+            idle.look();
+        }
+        lingers.store(false, Ordering::Relaxed);
+    });
 }
 
 /// The sum of equally long parts, in their order.
@@ -29,4 +115,45 @@ pub(crate) fn add_parts(parts: impl IntoIterator<Item = Vec<f32>>, len: usize) -
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_threads<T: Send>(threads: usize, body: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool").install(body)
+    }
+
+    fn squares(count: u64) -> Vec<u64> {
+        map_tasks((0..count).collect(), SPLIT_FROM, |i| i * i)
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_tasks_whether_threads_are_awake_or_asleep() {
+        let expected: Vec<_> = (0..40).map(|i| i * i).collect();
+        for threads in [1, 2, 5] {
+            on_threads(threads, || {
+                for call in 0..200 {
+                    assert_eq!(squares(40), expected);
+                    if call % 50 == 0 {
+                        std::thread::sleep(4 * LINGER);
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_task_may_hand_out_work_itself() {
+        let sums =
+            on_threads(2, || map_tasks((1..9).collect(), SPLIT_FROM, |i| squares(i).iter().sum::<u64>()));
+        assert_eq!(sums, [0, 1, 5, 14, 30, 55, 91, 140]);
+    }
+
+    #[test]
+    #[should_panic(expected = "task 7")]
+    fn a_task_that_panics_ends_the_call() {
+        on_threads(2, || map_tasks((0..20).collect(), SPLIT_FROM, |i| assert!(i != 7, "task {i}")));
+    }
 }

@@ -156,6 +156,28 @@ pub(super) fn turned<'a>(layers: &[Layer<'a>], rows: usize, input: bool) -> Vec<
     layers.iter().enumerate().map(of).collect()
 }
 
+/// Rows that an evaluation without gradients hands out at once: even 64 are worth two threads.
+fn piece(rows: usize) -> usize {
+    rows.div_ceil(16).next_multiple_of(BLOCK / 2).min(CHUNK)
+}
+
+/// The results of the last layer alone.
+fn evaluate(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) -> Vec<f32> {
+    let (inputs, outputs) = (shapes[0].inputs, shapes[shapes.len() - 1].outputs);
+    let mut y = vec![0.0; rows * outputs];
+    if y.is_empty() {
+        return y;
+    }
+    let layers = &Layer::all(shapes, parameters);
+    let (panels, hidden_width, piece) = (panels(layers, rows), hidden_width(shapes), piece(rows));
+    let tasks = x.chunks(piece * inputs).zip(y.chunks_mut(piece * outputs)).collect();
+    map_tasks(tasks, flops(layers, rows), |(x, y)| {
+        let mut hidden = Scratch::new(y.len() / outputs * hidden_width);
+        forward_chunk(x, layers, &panels, &mut hidden, y);
+    });
+    y
+}
+
 /// The results of the hidden layers and of the last one.
 fn forward(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) -> (Scratch, Vec<f32>) {
     let (inputs, outputs) = (shapes[0].inputs, shapes[shapes.len() - 1].outputs);
@@ -297,13 +319,29 @@ pub(super) fn backward_chunk(
     }
 }
 
+/// The last layer's results `[R, O]`, or as a `column` `[R]`.
+fn results(y: Vec<f32>, rows: usize, shapes: &[Shape], column: bool) -> FlexTensor {
+    let outputs = shapes[shapes.len() - 1].outputs;
+    if column { tensor(y, [rows]) } else { tensor(y, [rows, outputs]) }
+}
+
 fn run(x: FlexTensor, shapes: Vec<Shape>, parameters: Parameters, column: bool) -> State {
     let x = row_major(x);
     let [rows, _] = dims(&x);
     let (hidden, y) = forward(floats(&x), &shapes, &parameters, rows);
-    let outputs = shapes[shapes.len() - 1].outputs;
-    let y = if column { tensor(y, [rows]) } else { tensor(y, [rows, outputs]) };
+    let y = results(y, rows, &shapes, column);
     State { x, hidden_width: hidden_width(&shapes), shapes, parameters, hidden, y }
+}
+
+fn run_without_gradient(
+    x: FlexTensor,
+    shapes: &[Shape],
+    parameters: &Parameters,
+    column: bool,
+) -> FlexTensor {
+    let x = row_major(x);
+    let [rows, _] = dims(&x);
+    results(evaluate(floats(&x), shapes, parameters, rows), rows, shapes, column)
 }
 
 /// Shape and parameters of a layer.
@@ -318,8 +356,8 @@ fn layer<B: Backend<FloatTensorPrimitive = T>, T>(
 
 /// [`crate::mlp`] on Flex.
 pub(super) fn flex(x: FlexTensor, layers: Vec<MlpLayer<Flex>>) -> FlexTensor {
-    let (shapes, each) = layers.into_iter().map(|of| layer(of, |t| t)).unzip();
-    run(x, shapes, Parameters::Each(each), false).y
+    let (shapes, each): (Vec<_>, _) = layers.into_iter().map(|of| layer(of, |t| t)).unzip();
+    run_without_gradient(x, &shapes, &Parameters::Each(each), false)
 }
 
 /// A node with `N` parents: x, then weight and bias of each layer.
@@ -397,7 +435,7 @@ pub(super) fn shapes(mlp: &FlatMlp) -> Vec<Shape> {
 
 /// [`crate::flat_mlp`] on Flex; as a `column`, with the shape `[R]`.
 pub(super) fn flex_flat(x: FlexTensor, parameters: FlexTensor, mlp: &FlatMlp, column: bool) -> FlexTensor {
-    run(x, shapes(mlp), Parameters::Flat(row_major(parameters)), column).y
+    run_without_gradient(x, &shapes(mlp), &Parameters::Flat(row_major(parameters)), column)
 }
 
 #[derive(Debug)]
