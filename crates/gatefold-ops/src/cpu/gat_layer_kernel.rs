@@ -7,6 +7,7 @@ use std::{ops::Range, sync::Arc};
 use super::{
     gat_kernel::{Layer, aggregate, backward_graph, backward_scratch, forward_scratch, weigh},
     norm_relu_kernel,
+    prefetch::prefetch,
     scratch::Scratch,
 };
 use crate::{GatEdges, GatHeads};
@@ -179,6 +180,12 @@ pub(super) fn backward_blocks(
     let (of_scores, norm) = d_parameters.split_at_mut(block.layer.num_parameters());
     let (d_gain, d_bias) = norm.split_at_mut(block.gain.len());
     for graph in graphs.clone() {
+        if graph + 1 < graphs.end {
+            let next = block.place(graph + 1, graphs.start);
+            prefetch(&h[next.h]);
+            prefetch(&attention[next.attention]);
+            prefetch(&g[next.y]);
+        }
         let (layer, place) = (block.on(graph), block.place(graph, graphs.start));
         let new = layer.edges.num_targets() * layer.width();
         let mut scratch = Scratch::new(backward_scratch(&layer));
