@@ -37,10 +37,6 @@ pub(super) use super::gat_layer_kernel::Graphs;
 /// Rows of a chunk, roughly: as many whole graphs as have so many.
 const CHUNK: usize = 256;
 
-/// Numbers of the projected rows of a part of a chunk, at most: what is computed of a part stays in the
-/// nearest cache. Where a graph has more, its chunk is one part.
-const PART: usize = 4096;
-
 /// Edges of a target, on average, from which on reading a row back costs less than adding it up again.
 const MANY_EDGES: usize = 16;
 
@@ -83,10 +79,9 @@ struct State<const N: usize> {
 
 /// How the work is cut.
 struct Work {
-    /// Graphs, and graphs of a chunk and of a part of it.
+    /// Graphs, and graphs of a chunk.
     batch: usize,
     graphs: usize,
-    of_part: usize,
     /// Floating-point operations of the forward pass, roughly.
     flops: usize,
 }
@@ -94,19 +89,9 @@ struct Work {
 impl Work {
     /// The graphs of each chunk.
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
-        cut(0..self.batch, self.graphs)
+        let (batch, graphs) = (self.batch, self.graphs);
+        (0..batch).step_by(graphs).map(move |first| first..batch.min(first + graphs))
     }
-
-    /// The graphs of each part of a chunk.
-    fn parts(&self, chunk: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        cut(chunk, self.of_part)
-    }
-}
-
-/// Ranges of `size`, the last of what is left.
-fn cut(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(size).map(move |first| first..end.min(first + size))
 }
 
 fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<'a>, Work) {
@@ -129,8 +114,6 @@ fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<
         heads,
         channels,
     };
-    let in_part = PART / (rows * layer.row()).max(1);
-    let of_part = if in_part == 0 { graphs } else { in_part };
     let (gain, bias) = (floats(&inputs[N - 2]), floats(&inputs[N - 1]));
     let before = counts_before(&given.graphs, batch);
     let all = before[batch];
@@ -138,7 +121,7 @@ fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<
     let flops = layer.flops_of(all.sources + all.targets, all.edges) + product;
     (
         Block { layer, heads: given.heads, gain, bias, graphs: &given.graphs, before },
-        Work { batch, graphs, of_part, flops },
+        Work { batch, graphs, flops },
     )
 }
 
@@ -169,29 +152,18 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
             (of_met, rest_met) = rest_met.split_at_mut(if rest_met.is_empty() { 0 } else { end.y - start.y });
             tasks.push((graphs, h, y, alpha, of_met));
         }
-        map_tasks(tasks, work.flops, |(chunk, h, y, alpha, met)| {
-            let origin = block.numbers(block.before[chunk.start]);
-            for graphs in work.parts(chunk) {
-                let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
-                let x = &first[start.x..end.x];
-                let of_y = start.y - origin.y..end.y - origin.y;
-                let alpha = &mut alpha[start.attention - origin.attention..end.attention - origin.attention];
-                let met = if met.is_empty() { &mut [] } else { &mut met[of_y.clone()] };
-                let y = &mut y[of_y];
-                let Some(panels) = &panels else {
-                    forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, alpha, met);
-                    continue;
-                };
-                let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
-                let h = if h.is_empty() {
-                    &mut passing[..]
-                } else {
-                    &mut h[start.h - origin.h..end.h - origin.h]
-                };
-                let x_rows = Matrix::new(x, x.len() / width, width);
-                gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
-                forward_blocks(&block, graphs, [x, h], y, alpha, met);
-            }
+        map_tasks(tasks, work.flops, |(graphs, h, y, alpha, met)| {
+            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+            let x = &first[start.x..end.x];
+            let Some(panels) = &panels else {
+                forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, alpha, met);
+                return;
+            };
+            let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
+            let h = if h.is_empty() { &mut passing[..] } else { h };
+            let x_rows = Matrix::new(x, x.len() / width, width);
+            gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
+            forward_blocks(&block, graphs, [x, h], y, alpha, met);
         });
     }
     let [batch, targets, edges] = match &given.graphs {
@@ -246,45 +218,35 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 rest_rows.split_at_mut(if rest_rows.is_empty() { 0 } else { end.h - start.h });
             tasks.push((graphs, of_x, of_rows));
         }
-        let parts = map_tasks(tasks, 3 * work.flops, |(chunk, d_x, d_rows)| {
+        let parts = map_tasks(tasks, 3 * work.flops, |(graphs, d_x, d_rows)| {
+            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let mut d_parameters = vec![0.0; block.num_parameters()];
             let mut d_weight = vec![0.0; if wants_weight { width * row } else { 0 }];
-            let origin = block.numbers(block.before[chunk.start]);
-            for graphs in work.parts(chunk) {
-                let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
-                prefetch(&x[start.x..end.x]);
-                let mut passing = Scratch::new(if given.projects { end.h - start.h } else { 0 });
-                passing.fill(0.0);
-                let d_h = if given.projects {
-                    &mut passing[..]
-                } else {
-                    &mut d_rows[start.h - origin.h..end.h - origin.h]
-                };
-                let (of_g, of_attention) = (&g[start.y..end.y], &attention[start.attention..end.attention]);
-                let of_met = if met.is_empty() { &[] } else { &met[start.y..end.y] };
-                let kept = [&h[start.h..end.h], of_met];
-                backward_blocks(&block, graphs.clone(), kept, of_attention, of_g, d_h, &mut d_parameters);
-                if graphs.end < work.batch {
-                    // The next graph comes while the products of this part are computed.
-                    let next = block.numbers(block.before[graphs.end + 1]);
-                    prefetch(&h[end.h..next.h]);
-                    prefetch(&attention[end.attention..next.attention]);
-                    prefetch(&g[end.y..next.y]);
-                }
-                let d_h = Matrix::new(d_h, d_h.len() / row, row);
-                if !d_x.is_empty() {
-                    let d_x = &mut d_x[start.x - origin.x..end.x - origin.x];
-                    if let Some(panels) = &panels {
-                        gemm(level(), d_h, panels, Init::Zero, d_x, |_| {});
-                    }
-                    block.add_residual(graphs, of_g, d_x);
-                }
-                if wants_weight {
-                    // The sums of the parts before go on, as if the chunk were one product.
-                    let x = &x[start.x..end.x];
-                    let x = Matrix::new(x, x.len() / width, width).t();
-                    gemm(level(), x, &Panels::new(d_h, width), Init::Held, &mut d_weight, |_| {});
-                }
+            let mut passing = Scratch::new(if given.projects { end.h - start.h } else { 0 });
+            passing.fill(0.0);
+            let d_h = if given.projects { &mut passing[..] } else { d_rows };
+            let (of_g, of_attention) = (&g[start.y..end.y], &attention[start.attention..end.attention]);
+            let of_met = if met.is_empty() { &[] } else { &met[start.y..end.y] };
+            let kept = [&h[start.h..end.h], of_met];
+            backward_blocks(&block, graphs.clone(), kept, of_attention, of_g, d_h, &mut d_parameters);
+            if graphs.end < work.batch {
+                // The next chunk's first graph comes while the products of this one are computed.
+                let next = block.numbers(block.before[graphs.end + 1]);
+                prefetch(&h[end.h..next.h]);
+                prefetch(&attention[end.attention..next.attention]);
+                prefetch(&g[end.y..next.y]);
+            }
+            let count = d_h.len() / row;
+            if let Some(panels) = &panels {
+                gemm(level(), Matrix::new(d_h, count, row), panels, Init::Zero, d_x, |_| {});
+            }
+            if !d_x.is_empty() {
+                block.add_residual(graphs, of_g, d_x);
+            }
+            if wants_weight {
+                let (x, d_h) = (&x[start.x..end.x], Matrix::new(d_h, count, row));
+                let x = Matrix::new(x, count, width).t();
+                gemm(level(), x, &Panels::new(d_h, width), Init::Zero, &mut d_weight, |_| {});
             }
             (d_parameters, d_weight)
         });
