@@ -34,6 +34,8 @@ fn draw(axis: &Axis, points: &[Point], document: &mut String) -> Result<(), Box<
         .y_desc("environment steps per second")
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| in_words(*y))
+        .y_labels(6)
+        .max_light_lines(4)
         .light_line_style(RGBColor(240, 240, 240))
         .bold_line_style(RGBColor(215, 215, 215))
         .draw()?;
@@ -54,9 +56,12 @@ fn draw(axis: &Axis, points: &[Point], document: &mut String) -> Result<(), Box<
                 .draw_series(curve.into_iter().map(|at| Circle::new(at, 3, colour.mix(opacity).filled())))?;
         }
     }
+    // Where curves that rise, or fall, leave room.
+    let rises = points.last().map(|last| last.result.tps) > points.first().map(|first| first.result.tps);
+    let corner = if rises { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::LowerLeft };
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
+        .position(corner)
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(200, 200, 200))
         .draw()?;
