@@ -39,6 +39,7 @@ mod sgemm;
 mod simplex;
 mod sparsemax;
 mod sparsemax_few;
+mod unset;
 mod zeros;
 
 pub use level::simd_level;

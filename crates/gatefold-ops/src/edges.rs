@@ -31,6 +31,8 @@ struct Edges {
     targets: Vec<u32>,
     num_sources: usize,
     num_relations: usize,
+    /// Found out once.
+    targets_lead: bool,
 }
 
 impl GatEdges {
@@ -79,9 +81,7 @@ impl GatEdges {
         if let Some(t) = targets.iter().position(|&s| s as usize >= num_sources) {
             return refuse(format!("target row {t} is row {}, rows are {num_sources}", targets[t]));
         }
-        let edges =
-            Edges { offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations };
-        Ok(Self(Arc::new(edges)))
+        Ok(Self::of(offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations))
     }
 
     /// Edges of another graph, of which target row `i` has the in-edges of row `rows[i]` of this one, with
@@ -105,10 +105,29 @@ impl GatEdges {
         assert_eq!(targets.len(), rows.len(), "with_rows: a place for every target row");
         let most = sources.iter().chain(&targets).max().map_or(0, |&row| row as usize + 1);
         assert!(most <= num_sources, "with_rows: row {most} of {num_sources}");
-        let num_relations = of.num_relations;
-        let edges =
-            Edges { offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations };
-        Self(Arc::new(edges))
+        Self::of(offsets, sources, relations, log_multiplicity, targets, num_sources, of.num_relations)
+    }
+
+    fn of(
+        offsets: Vec<u32>,
+        sources: Vec<u32>,
+        relations: Vec<u32>,
+        log_multiplicity: Vec<f32>,
+        targets: Vec<u32>,
+        num_sources: usize,
+        num_relations: usize,
+    ) -> Self {
+        let targets_lead = targets.iter().enumerate().all(|(t, &row)| t == row as usize);
+        Self(Arc::new(Edges {
+            offsets,
+            sources,
+            relations,
+            log_multiplicity,
+            targets,
+            num_sources,
+            num_relations,
+            targets_lead,
+        }))
     }
 
     /// Where each target row's edges begin, `[T + 1]`.
@@ -134,6 +153,11 @@ impl GatEdges {
     /// The source row that each target row is, `[T]`.
     pub fn targets(&self) -> &[u32] {
         &self.0.targets
+    }
+
+    /// Whether target row `t` is source row `t`, for all of them.
+    pub(crate) fn targets_lead(&self) -> bool {
+        self.0.targets_lead
     }
 
     /// Number of source rows `S`.

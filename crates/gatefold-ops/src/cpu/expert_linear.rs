@@ -16,6 +16,7 @@ use super::{
     chunks::map_tasks,
     flat::{Tracked, dims, floats, row_major, tensor},
     linear::{self, Wanted},
+    unset::Unset,
 };
 use crate::Activation;
 
@@ -36,9 +37,10 @@ fn part(of: &[f32], size: usize, expert: usize) -> &[f32] {
 fn run([x, weight, bias]: [FlexTensor; 3], act: Activation) -> (State, FlexTensor) {
     let [x, weight, bias] = [x, weight, bias].map(row_major);
     let ([_, rows, inputs], [experts, _, outputs]) = (dims(&x), dims(&weight));
-    let mut y = vec![0.0; experts * rows * outputs];
-    if !y.is_empty() {
-        let tasks: Vec<_> = y.chunks_mut(rows * outputs).enumerate().collect();
+    let mut y = Unset::new(experts * rows * outputs);
+    let mut rest = y.whole();
+    if !rest.is_empty() {
+        let tasks = (0..experts).map(|expert| (expert, rest.take(rows * outputs))).collect();
         map_tasks(tasks, 2 * experts * rows * inputs * outputs, |(expert, y)| {
             let x = part(floats(&x), rows * inputs, expert);
             let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
@@ -46,7 +48,7 @@ fn run([x, weight, bias]: [FlexTensor; 3], act: Activation) -> (State, FlexTenso
             linear::forward(x, weight, bias, [rows, inputs, outputs], act, y);
         });
     }
-    let y = tensor(y, [experts, rows, outputs]);
+    let y = tensor(y.finish(), [experts, rows, outputs]);
     (State { x, weight, y: y.clone(), act }, y)
 }
 

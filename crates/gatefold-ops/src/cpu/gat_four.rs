@@ -1,9 +1,9 @@
 //! Graph attention with four heads of whole vectors, graph by graph: softmax and messages.
 //!
-//! The usual sizes, with a head's channels in `V` registers: a row is an array of `4 * V` of them, what
+//! The usual sizes, with a head's channels in `V` registers: a row is an array of `R` heads of as many, what
 //! the heads have of an edge is one register of four.
 
-// S source rows, T target rows, E edges, V vectors of a head
+// S source rows, T target rows, E edges, V vectors of a head, R heads of a row
 
 use super::{
     gat_four_scores as gat_scores,
@@ -14,8 +14,8 @@ use super::{
     math::exp,
 };
 
-/// A vector of a row.
-pub(super) type Eight = [f32; 8];
+/// The channels of a head.
+pub(super) type Head<const V: usize> = [[f32; 8]; V];
 /// One number of each head.
 pub(super) type Heads = [f32; 4];
 
@@ -36,20 +36,50 @@ pub(super) use by_vectors;
 
 /// The vectors of `xs`, whose length is a multiple of eight.
 #[inline(always)]
-pub(super) fn eights(xs: &[f32]) -> &[Eight] {
+pub(super) fn eights(xs: &[f32]) -> &[[f32; 8]] {
     xs.as_chunks().0
+}
+
+/// As [`eights`], to be written.
+#[inline(always)]
+pub(super) fn eights_mut(xs: &mut [f32]) -> &mut [[f32; 8]] {
+    xs.as_chunks_mut().0
+}
+
+/// Rows of `R` heads: four, or in GATv2 the four that a node sends and the four it asks with.
+#[inline(always)]
+pub(super) fn rows<const V: usize, const R: usize>(xs: &[f32]) -> &[[Head<V>; R]] {
+    eights(xs).as_chunks().0.as_chunks().0
+}
+
+/// As [`rows`], to be written.
+#[inline(always)]
+pub(super) fn rows_mut<const V: usize, const R: usize>(xs: &mut [f32]) -> &mut [[Head<V>; R]] {
+    eights_mut(xs).as_chunks_mut().0.as_chunks_mut().0
+}
+
+/// The heads of one row.
+#[inline(always)]
+pub(super) fn row<const V: usize>(xs: &[f32]) -> &[Head<V>; 4] {
+    &rows(xs)[0]
+}
+
+/// As [`row`], to be written.
+#[inline(always)]
+pub(super) fn row_mut<const V: usize>(xs: &mut [f32]) -> &mut [Head<V>; 4] {
+    &mut rows_mut(xs)[0]
+}
+
+/// The heads that a node sends.
+#[inline(always)]
+pub(super) fn sent<const V: usize, const R: usize>(row: &[Head<V>; R]) -> &[Head<V>; 4] {
+    row.first_chunk().expect("a row has four heads at least")
 }
 
 /// The numbers of each head in `xs`, edge by edge or row by row.
 #[inline(always)]
 pub(super) fn heads(xs: &[f32]) -> &[Heads] {
     xs.as_chunks().0
-}
-
-/// As [`eights`], to be written.
-#[inline(always)]
-pub(super) fn eights_mut(xs: &mut [f32]) -> &mut [Eight] {
-    xs.as_chunks_mut().0
 }
 
 /// As [`heads`], to be written.
@@ -63,37 +93,43 @@ pub(super) fn heads_mut(xs: &mut [f32]) -> &mut [Heads] {
 
 /// `dots_k = a_k . b_k` of every head, for vectors of `a` in registers.
 #[inline(always)]
-pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &[Eight]) -> L::Quad {
-    let b = &b[..4 * V];
+pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &[Head<V>; 4]) -> L::Quad {
     let mut sums = [L::splat(0.0); 4];
     for k in 0..4 {
-        sums[k] = a[k][0].mul(L::load(&b[k * V]));
+        sums[k] = a[k][0].mul(L::load(&b[k][0]));
         for v in 1..V {
-            sums[k] = a[k][v].mul_add(L::load(&b[k * V + v]), sums[k]);
+            sums[k] = a[k][v].mul_add(L::load(&b[k][v]), sums[k]);
         }
     }
     L::sums(sums)
 }
 
-/// A row in registers.
+/// Four heads in registers.
 #[inline(always)]
-pub(super) fn row<L: Lanes, const V: usize>(row: &[Eight]) -> [[L; V]; 4] {
+pub(super) fn load_row<L: Lanes, const V: usize>(row: &[Head<V>; 4]) -> [[L; V]; 4] {
     let mut vectors = [[L::splat(0.0); V]; 4];
     for k in 0..4 {
-        vectors[k] = head::<L, V>(row, k);
+        vectors[k] = load::<L, V>(&row[k]);
     }
     vectors
 }
 
-/// Head `k` of a row in registers.
+/// A head in registers.
 #[inline(always)]
-pub(super) fn head<L: Lanes, const V: usize>(row: &[Eight], k: usize) -> [L; V] {
-    let row = &row[k * V..][..V];
+pub(super) fn load<L: Lanes, const V: usize>(head: &Head<V>) -> [L; V] {
     let mut vectors = [L::splat(0.0); V];
     for v in 0..V {
-        vectors[v] = L::load(&row[v]);
+        vectors[v] = L::load(&head[v]);
     }
     vectors
+}
+
+/// Puts a head from registers into memory.
+#[inline(always)]
+pub(super) fn store<L: Lanes, const V: usize>(vectors: [L; V], head: &mut Head<V>) {
+    for v in 0..V {
+        vectors[v].store(&mut head[v]);
+    }
 }
 
 /// Gradients of the relation bias; that of the relation of the last edges waits in a register, because
@@ -182,43 +218,47 @@ fn divide_body<L: Lanes>(layer: &Layer<'_>, attention: &mut [f32]) {
     }
 }
 
+/// What each target's sources send it, `[T, H * C]`.
+pub(super) fn aggregate<const V: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) {
+    match layer.scores {
+        Scores::Gat { .. } => aggregate_rows::<V, 4>(layer, h, attention, out),
+        Scores::Gatv2 { .. } => aggregate_rows::<V, 8>(layer, h, attention, out),
+    }
+}
+
 vectorised! {
-    /// What each target's sources send it, `[T, H * C]`.
-    pub(super) fn aggregate<const V: usize>(
+    fn aggregate_rows<const V: usize, const R: usize>(
         layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32],
     ) = aggregate_body
 }
 
 #[inline(always)]
-fn aggregate_body<L: Lanes, const V: usize>(
+fn aggregate_body<L: Lanes, const V: usize, const R: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
     out: &mut [f32],
 ) {
-    let (h, attention) = (eights(h), heads(attention));
-    let stride = layer.row_of(4 * V);
-    for (t, out) in eights_mut(out).chunks_exact_mut(4 * V).enumerate() {
+    let (h, attention) = (rows::<V, R>(h), heads(attention));
+    for (t, out) in rows_mut::<V, 4>(out).iter_mut().enumerate() {
         let range = layer.edges_of(t);
         let mut sums = [[L::splat(0.0); V]; 4];
         for (&j, alpha) in layer.edges.sources()[range.clone()].iter().zip(&attention[range]) {
-            let h = &h[j as usize * stride..][..4 * V];
+            let h = sent(&h[j as usize]);
             for k in 0..4 {
                 let alpha = L::splat(alpha[k]);
                 for v in 0..V {
-                    sums[k][v] = alpha.mul_add(L::load(&h[k * V + v]), sums[k][v]);
+                    sums[k][v] = alpha.mul_add(L::load(&h[k][v]), sums[k][v]);
                 }
             }
         }
         for k in 0..4 {
-            for v in 0..V {
-                sums[k][v].store(&mut out[k * V + v]);
-            }
+            store(sums[k], &mut out[k]);
         }
     }
 }
 
-/// One graph backward: adds to the gradients of `h` and of the parameters. `scratch` has room for what
+/// One graph backward: fills the gradient of `h`, adds to those of the parameters. `scratch` has room for what
 /// [`super::gat_kernel::backward_scratch`] says.
 pub(super) fn backward<const V: usize>(
     layer: &Layer<'_>,
@@ -230,82 +270,61 @@ pub(super) fn backward<const V: usize>(
     scratch: &mut [f32],
 ) {
     let (d_score, rest) = scratch.split_at_mut(4 * layer.edges.num_edges());
-    weights_back::<V>(layer, h, attention, g, d_score);
     match layer.scores {
         Scores::Gat { a_src, a_dst } => {
             let weights = [a_src, a_dst];
-            messages_back::<V>(layer, attention, g, d_h);
+            weights_back::<V, 4>(layer, h, attention, g, d_score, None);
             gat_scores::backward::<V>(layer, weights, h, d_score, d_h, d_parameters, rest);
+            gat_scores::messages_back::<V>(layer, attention, g, d_h);
         }
         Scores::Gatv2 { a } => {
-            gatv2_scores::backward::<V>(layer, a, h, attention, g, d_score, d_h, d_parameters);
+            let (d_a, d_relation) = d_parameters.split_at_mut(32 * V);
+            weights_back::<V, 8>(layer, h, attention, g, d_score, Some(d_relation));
+            gatv2_scores::backward::<V>(layer, a, h, attention, g, d_score, d_h, d_a);
         }
     }
 }
 
 vectorised! {
     /// The gradient of every score, through weights and softmax: `alpha (g . h_j - mean)`, the mean over
-    /// the target's edges weighted by `alpha`.
-    fn weights_back<const V: usize>(
+    /// the target's edges weighted by `alpha`. Added to `d_relation`, if it is given, relation by relation.
+    fn weights_back<const V: usize, const R: usize>(
         layer: &Layer<'_>, h: &[f32], attention: &[f32], g: &[f32], d_score: &mut [f32],
+        d_relation: Option<&mut [f32]>,
     ) = weights_back_body
 }
 
 #[inline(always)]
-fn weights_back_body<L: Lanes, const V: usize>(
+fn weights_back_body<L: Lanes, const V: usize, const R: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
     g: &[f32],
     d_score: &mut [f32],
+    d_relation: Option<&mut [f32]>,
 ) {
-    let (h, attention, d_score) = (eights(h), heads(attention), heads_mut(d_score));
-    let stride = layer.row_of(4 * V);
-    for (t, g) in eights(g).chunks_exact(4 * V).enumerate() {
-        let g = row::<L, V>(g);
+    let mut relations = d_relation.map(|sums| Relations::<L>::new(heads_mut(sums)));
+    let (h, attention, d_score) = (rows::<V, R>(h), heads(attention), heads_mut(d_score));
+    for (t, g) in rows::<V, 4>(g).iter().enumerate() {
+        let g = load_row::<L, V>(g);
         let range = layer.edges_of(t);
-        let sources = &layer.edges.sources()[range.clone()];
+        let (sources, of) = (&layer.edges.sources()[range.clone()], &layer.edges.relations()[range.clone()]);
         let (alpha, d_score) = (&attention[range.clone()], &mut d_score[range]);
         let mut mean = L::Quad::splat(0.0);
         for ((&j, alpha), d) in sources.iter().zip(alpha).zip(d_score.iter_mut()) {
-            let d_alpha = head_dots::<L, V>(&g, &h[j as usize * stride..]);
+            let d_alpha = head_dots::<L, V>(&g, sent(&h[j as usize]));
             mean = mean.add(L::Quad::load(alpha).mul(d_alpha));
             d_alpha.store(d);
         }
-        for (alpha, d) in alpha.iter().zip(d_score) {
-            L::Quad::load(alpha).mul(L::Quad::load(d).sub(mean)).store(d);
-        }
-    }
-}
-
-vectorised! {
-    /// The gradient of `h` by what it sends: `alpha g` to the source of every edge.
-    fn messages_back<const V: usize>(
-        layer: &Layer<'_>, attention: &[f32], g: &[f32], d_h: &mut [f32],
-    ) = messages_back_body
-}
-
-#[inline(always)]
-fn messages_back_body<L: Lanes, const V: usize>(
-    layer: &Layer<'_>,
-    attention: &[f32],
-    g: &[f32],
-    d_h: &mut [f32],
-) {
-    let (attention, d_h) = (heads(attention), eights_mut(d_h));
-    let stride = layer.row_of(4 * V);
-    for (t, g) in eights(g).chunks_exact(4 * V).enumerate() {
-        let g = row::<L, V>(g);
-        let range = layer.edges_of(t);
-        for (&j, alpha) in layer.edges.sources()[range.clone()].iter().zip(&attention[range]) {
-            let d_h = &mut d_h[j as usize * stride..][..4 * V];
-            for k in 0..4 {
-                let alpha = L::splat(alpha[k]);
-                for v in 0..V {
-                    let d = &mut d_h[k * V + v];
-                    alpha.mul_add(g[k][v], L::load(d)).store(d);
-                }
+        for ((alpha, &relation), d) in alpha.iter().zip(of).zip(d_score) {
+            let of_score = L::Quad::load(alpha).mul(L::Quad::load(d).sub(mean));
+            of_score.store(d);
+            if let Some(relations) = &mut relations {
+                relations.add(relation, of_score);
             }
         }
+    }
+    if let Some(relations) = relations {
+        relations.finish();
     }
 }

@@ -4,7 +4,10 @@
 // S source rows, T target rows, E edges, V vectors of a head
 
 use super::{
-    gat_four::{Heads, Relations, eights, eights_mut, head, head_dots, heads, heads_mut, row},
+    gat_four::{
+        Head, Heads, Relations, head_dots, heads, heads_mut, load, load_row, row, row_mut, rows, rows_mut,
+        store,
+    },
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
 };
@@ -28,11 +31,12 @@ fn scores_body<L: Lanes, const V: usize>(
     let edges = layer.edges;
     let (scores, bias) = (heads_mut(scores), heads(layer.relation_bias));
     let of_sources = &mut heads_mut(scratch)[..edges.num_sources()];
+    let h = rows::<V, 4>(h);
     of_rows::<L, V>(a_src, h, of_sources);
-    let a_dst = row::<L, V>(eights(a_dst));
+    let a_dst = load_row::<L, V>(row(a_dst));
     let slope = L::Quad::splat(layer.slope);
     for (t, &own) in edges.targets().iter().enumerate() {
-        let own = head_dots::<L, V>(&a_dst, &eights(h)[own as usize * 4 * V..]);
+        let own = head_dots::<L, V>(&a_dst, &h[own as usize]);
         let range = layer.edges_of(t);
         let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
         let multiplicity = &edges.log_multiplicity()[range.clone()];
@@ -53,16 +57,16 @@ fn scores_body<L: Lanes, const V: usize>(
 
 /// `a . h_s` of every row and head.
 #[inline(always)]
-fn of_rows<L: Lanes, const V: usize>(a: &[f32], h: &[f32], scores: &mut [Heads]) {
-    let a = row::<L, V>(eights(a));
-    for (h, score) in eights(h).chunks_exact(4 * V).zip(scores) {
+fn of_rows<L: Lanes, const V: usize>(a: &[f32], h: &[[Head<V>; 4]], scores: &mut [Heads]) {
+    let a = load_row::<L, V>(row(a));
+    for (h, score) in h.iter().zip(scores) {
         head_dots::<L, V>(&a, h).store(score);
     }
 }
 
 vectorised! {
-    /// The backward pass of [`scores`]: adds to the gradients of `h`, `a_src`, `a_dst` and the relation
-    /// bias. The side of the LeakyReLU is found out again rather than kept.
+    /// The backward pass of [`scores`]: fills the gradient of `h`, adds to those of `a_src`, `a_dst` and the
+    /// relation bias. The side of the LeakyReLU is found out again rather than kept.
     pub(super) fn backward<const V: usize>(
         layer: &Layer<'_>, weights: [&[f32]; 2], h: &[f32], d_score: &[f32], d_h: &mut [f32],
         d_parameters: &mut [f32], scratch: &mut [f32],
@@ -80,21 +84,22 @@ fn backward_body<L: Lanes, const V: usize>(
     scratch: &mut [f32],
 ) {
     let edges = layer.edges;
-    let rows = edges.num_sources();
+    let count = edges.num_sources();
     let (bias, d_score) = (heads(layer.relation_bias), heads(d_score));
     let (d_a_src, rest) = d_parameters.split_at_mut(32 * V);
     let (d_a_dst, d_relation) = rest.split_at_mut(32 * V);
     let mut d_relations = Relations::<L>::new(heads_mut(d_relation));
-    let (of_sources, rest) = heads_mut(scratch).split_at_mut(rows);
-    let (d_source, rest) = rest.split_at_mut(rows);
-    let d_target = &mut rest[..rows];
+    let (of_sources, rest) = heads_mut(scratch).split_at_mut(count);
+    let (d_source, rest) = rest.split_at_mut(count);
+    let d_target = &mut rest[..count];
+    let h = rows::<V, 4>(h);
     of_rows::<L, V>(a_src, h, of_sources);
     d_source.fill([0.0; 4]);
     d_target.fill([0.0; 4]);
-    let target_weights = row::<L, V>(eights(a_dst));
+    let target_weights = load_row::<L, V>(row(a_dst));
     let (slope, one) = (L::Quad::splat(layer.slope), L::Quad::splat(1.0));
     for (t, &own_row) in edges.targets().iter().enumerate() {
-        let own = head_dots::<L, V>(&target_weights, &eights(h)[own_row as usize * 4 * V..]);
+        let own = head_dots::<L, V>(&target_weights, &h[own_row as usize]);
         let range = layer.edges_of(t);
         let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
         let mut d_own = L::Quad::load(&d_target[own_row as usize]);
@@ -110,37 +115,63 @@ fn backward_body<L: Lanes, const V: usize>(
         d_own.store(&mut d_target[own_row as usize]);
     }
     d_relations.finish();
-    rows_back::<L, V>([a_src, a_dst], h, [d_source, d_target], d_h, [d_a_src, d_a_dst]);
+    let (weights, d_weights) = ([a_src, a_dst].map(row), [d_a_src, d_a_dst].map(row_mut));
+    rows_back::<L, V>(weights, h, [d_source, d_target], rows_mut(d_h), d_weights);
 }
 
 /// What the scores of each row, as a source and as a target, leave to `h` and to both weights.
 #[inline(always)]
 fn rows_back<L: Lanes, const V: usize>(
-    [a_src, a_dst]: [&[f32]; 2],
-    h: &[f32],
+    [a_src, a_dst]: [&[Head<V>; 4]; 2],
+    h: &[[Head<V>; 4]],
     [d_source, d_target]: [&[Heads]; 2],
-    d_h: &mut [f32],
-    [d_a_src, d_a_dst]: [&mut [f32]; 2],
+    d_h: &mut [[Head<V>; 4]],
+    [d_a_src, d_a_dst]: [&mut [Head<V>; 4]; 2],
 ) {
-    let (a_src, a_dst) = (eights(a_src), eights(a_dst));
-    let (d_a_src, d_a_dst) = (eights_mut(d_a_src), eights_mut(d_a_dst));
     for k in 0..4 {
-        let (a_src, a_dst) = (head::<L, V>(a_src, k), head::<L, V>(a_dst, k));
-        let (mut sum_src, mut sum_dst) = (head::<L, V>(d_a_src, k), head::<L, V>(d_a_dst, k));
-        let rows = eights(h).chunks_exact(4 * V).zip(eights_mut(d_h).chunks_exact_mut(4 * V));
-        for ((h, d_h), (d_source, d_target)) in rows.zip(d_source.iter().zip(d_target)) {
+        let (a_src, a_dst) = (load::<L, V>(&a_src[k]), load::<L, V>(&a_dst[k]));
+        let (mut sum_src, mut sum_dst) = (load::<L, V>(&d_a_src[k]), load::<L, V>(&d_a_dst[k]));
+        for ((h, d_h), (d_source, d_target)) in h.iter().zip(&mut *d_h).zip(d_source.iter().zip(d_target)) {
             let (d_source, d_target) = (L::splat(d_source[k]), L::splat(d_target[k]));
             for v in 0..V {
-                let (h, d_h) = (L::load(&h[k * V + v]), &mut d_h[k * V + v]);
-                let d = d_source.mul_add(a_src[v], L::load(d_h));
-                d_target.mul_add(a_dst[v], d).store(d_h);
+                let (h, d_h) = (L::load(&h[k][v]), &mut d_h[k][v]);
+                d_target.mul_add(a_dst[v], d_source.mul(a_src[v])).store(d_h);
                 sum_src[v] = d_source.mul_add(h, sum_src[v]);
                 sum_dst[v] = d_target.mul_add(h, sum_dst[v]);
             }
         }
-        for v in 0..V {
-            sum_src[v].store(&mut d_a_src[k * V + v]);
-            sum_dst[v].store(&mut d_a_dst[k * V + v]);
+        store(sum_src, &mut d_a_src[k]);
+        store(sum_dst, &mut d_a_dst[k]);
+    }
+}
+
+vectorised! {
+    /// The gradient of `h` by what it sends: `alpha g` to the source of every edge.
+    pub(super) fn messages_back<const V: usize>(
+        layer: &Layer<'_>, attention: &[f32], g: &[f32], d_h: &mut [f32],
+    ) = messages_back_body
+}
+
+#[inline(always)]
+fn messages_back_body<L: Lanes, const V: usize>(
+    layer: &Layer<'_>,
+    attention: &[f32],
+    g: &[f32],
+    d_h: &mut [f32],
+) {
+    let (attention, d_h) = (heads(attention), rows_mut::<V, 4>(d_h));
+    for (t, g) in rows::<V, 4>(g).iter().enumerate() {
+        let g = load_row::<L, V>(g);
+        let range = layer.edges_of(t);
+        for (&j, alpha) in layer.edges.sources()[range.clone()].iter().zip(&attention[range]) {
+            let d_h = &mut d_h[j as usize];
+            for k in 0..4 {
+                let alpha = L::splat(alpha[k]);
+                for v in 0..V {
+                    let d = &mut d_h[k][v];
+                    alpha.mul_add(g[k][v], L::load(d)).store(d);
+                }
+            }
         }
     }
 }

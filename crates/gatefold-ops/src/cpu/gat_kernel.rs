@@ -41,15 +41,9 @@ impl Layer<'_> {
 
     /// Width of a row of `h`.
     pub(super) fn row(&self) -> usize {
-        self.row_of(self.width())
-    }
-
-    /// Width of a row of `h` for new rows of `width`, which may be known at compile time.
-    #[inline(always)]
-    pub(super) fn row_of(&self, width: usize) -> usize {
         match self.scores {
-            Scores::Gat { .. } => width,
-            Scores::Gatv2 { .. } => 2 * width,
+            Scores::Gat { .. } => self.width(),
+            Scores::Gatv2 { .. } => 2 * self.width(),
         }
     }
 
@@ -187,7 +181,7 @@ fn aggregate_body<const FMA: bool>(layer: &Layer<'_>, h: &[f32], attention: &[f3
     }
 }
 
-/// Some graphs backward: adds to the gradient of `h` and to those of the parameters (the weights of the
+/// Some graphs backward: fills the gradient of `h`, adds to those of the parameters (the weights of the
 /// scores and `relation_bias`, one after the other).
 pub(super) fn backward_graphs(
     layer: &Layer<'_>,
@@ -215,7 +209,7 @@ pub(super) fn backward_scratch(layer: &Layer<'_>) -> usize {
     layer.heads * (layer.edges.num_edges() + 1) + of_scores
 }
 
-/// One graph backward: adds to the gradients of `h` and of the parameters.
+/// One graph backward: fills the gradient of `h`, adds to those of the parameters.
 pub(super) fn backward_graph(
     layer: &Layer<'_>,
     h: &[f32],
@@ -249,6 +243,7 @@ fn backward_body<const FMA: bool>(
 ) {
     let (heads, channels, width) = (layer.heads, layer.channels, layer.width());
     let (edges, row) = (layer.edges, layer.row());
+    d_h.fill(0.0);
     let (mean, rest) = scratch.split_at_mut(heads);
     let (d_score, rest) = rest.split_at_mut(edges.num_edges() * heads);
     for (t, g) in g.chunks_exact(width).enumerate() {

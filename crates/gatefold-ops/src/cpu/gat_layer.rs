@@ -1,8 +1,8 @@
 //! A graph attention layer in one pass over each chunk of graphs, and its backward pass.
 //!
 //! A chunk's projected rows stay in cache from the product to the norm. Kept for the backward pass are,
-//! beside the inputs, those rows and the attention; what attention makes of them is computed again, unless
-//! targets have many edges. A rollout keeps nothing.
+//! beside the inputs, those rows, the attention and the norm's moments; what attention makes of them is
+//! computed again, unless targets have many edges. A rollout keeps nothing.
 
 // B batch, S source rows, T target rows, E edges, H heads, C width of a head, D width of a node
 
@@ -23,12 +23,13 @@ use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor, unwrap, wrap},
     gat_kernel::{Layer, Scores},
-    gat_layer_kernel::{Block, backward_blocks, counts_before, forward_blocks},
+    gat_layer_kernel::{Block, Trace, backward_blocks, counts_before, forward_blocks},
     kept::Kept,
     level::level,
     prefetch::prefetch,
     scratch::Scratch,
-    sgemm::{Init, Matrix, Panels, gemm},
+    sgemm::{Init, Matrix, Panels, gemm, gemm_unset},
+    unset::Unset,
 };
 use crate::GatHeads;
 
@@ -60,8 +61,7 @@ pub(super) struct Given {
 struct Outcome {
     out: FlexTensor,
     projected: Option<Arc<Kept>>,
-    attention: Arc<Kept>,
-    met: Arc<Kept>,
+    trace: Trace<Arc<Kept>>,
     seen: Option<FlexTensor>,
 }
 
@@ -72,9 +72,7 @@ struct State<const N: usize> {
     given: Given,
     /// `x W`, if it was computed here.
     projected: Option<Arc<Kept>>,
-    attention: Arc<Kept>,
-    /// What the norm is of, the heads put together; empty where it is computed again.
-    met: Arc<Kept>,
+    trace: Trace<Arc<Kept>>,
 }
 
 /// How the work is cut.
@@ -132,38 +130,42 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
     let [batch, rows, width] = dims(&inputs[0]);
     let (row, all) = (block.layer.row(), block.before[work.batch]);
     let numbers = block.numbers(all);
-    let mut out = vec![0.0; numbers.y];
+    let mut out = Unset::new(numbers.y);
     let mut attention = Kept::new(numbers.attention);
     let mut kept = (keep && given.projects).then(|| Kept::new(numbers.h));
     let many_edges = all.edges >= MANY_EDGES * all.targets;
     let mut met = Kept::new(if keep && many_edges { numbers.y } else { 0 });
+    let mut moments = Kept::new(numbers.moments);
     let (first, second) = (floats(&inputs[0]), floats(&inputs[1]));
-    if !out.is_empty() {
+    let mut rest_y = out.whole();
+    if !rest_y.is_empty() {
         let panels = given.projects.then(|| Panels::new(Matrix::new(second, width, row), all.sources));
         let mut tasks = Vec::with_capacity(work.batch.div_ceil(work.graphs));
         let mut rest_h = kept.as_deref_mut().unwrap_or_default();
-        let (mut rest_y, mut rest_attention, mut rest_met) = (&mut out[..], &mut attention[..], &mut met[..]);
+        let (mut rest_attention, mut rest_moments, mut rest_met) =
+            (&mut attention[..], &mut moments[..], &mut met[..]);
         for graphs in work.chunks() {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
-            let (h, y, alpha, of_met);
+            let y = rest_y.take(end.y - start.y);
+            let (h, attention, moments, met);
             (h, rest_h) = rest_h.split_at_mut(if rest_h.is_empty() { 0 } else { end.h - start.h });
-            (y, rest_y) = rest_y.split_at_mut(end.y - start.y);
-            (alpha, rest_attention) = rest_attention.split_at_mut(end.attention - start.attention);
-            (of_met, rest_met) = rest_met.split_at_mut(if rest_met.is_empty() { 0 } else { end.y - start.y });
-            tasks.push((graphs, h, y, alpha, of_met));
+            (attention, rest_attention) = rest_attention.split_at_mut(end.attention - start.attention);
+            (moments, rest_moments) = rest_moments.split_at_mut(end.moments - start.moments);
+            (met, rest_met) = rest_met.split_at_mut(if rest_met.is_empty() { 0 } else { end.y - start.y });
+            tasks.push((graphs, h, y, Trace { attention, moments, met }));
         }
-        map_tasks(tasks, work.flops, |(graphs, h, y, alpha, met)| {
+        map_tasks(tasks, work.flops, |(graphs, h, y, trace)| {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let x = &first[start.x..end.x];
             let Some(panels) = &panels else {
-                forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, alpha, met);
+                forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, trace);
                 return;
             };
             let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
             let h = if h.is_empty() { &mut passing[..] } else { h };
             let x_rows = Matrix::new(x, x.len() / width, width);
             gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
-            forward_blocks(&block, graphs, [x, h], y, alpha, met);
+            forward_blocks(&block, graphs, [x, h], y, trace);
         });
     }
     let [batch, targets, edges] = match &given.graphs {
@@ -172,11 +174,10 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
     };
     debug_assert_eq!(batch * rows, all.sources);
     Outcome {
-        out: tensor(out, [batch, targets, width]),
+        out: tensor(out.finish(), [batch, targets, width]),
         projected: kept.map(Arc::new),
         seen: given.traced.then(|| tensor(attention.to_vec(), [batch, edges, block.layer.heads])),
-        attention: Arc::new(attention),
-        met: Arc::new(met),
+        trace: Trace { attention, moments, met }.map(Arc::new),
     }
 }
 
@@ -194,41 +195,46 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
 
     fn backward(self, ops: Ops<State<N>, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
-        let State { inputs, given, projected, attention, met } = &ops.state;
+        let State { inputs, given, projected, trace } = &ops.state;
         let (block, work) = block(inputs, given);
         let [_, _, width] = dims(&inputs[0]);
         let (row, all) = (block.layer.row(), block.before[work.batch]);
         let numbers = block.numbers(all);
         let wants = |input: usize| ops.parents[input].is_some();
         let (wants_weight, wants_product) = (given.projects && wants(1), given.projects && wants(0));
-        let mut d_x = vec![0.0; if wants(0) { numbers.x } else { 0 }];
-        let mut d_rows = vec![0.0; if given.projects { 0 } else { numbers.h }];
+        let mut d_x = Unset::new(if wants(0) { numbers.x } else { 0 });
+        let mut d_rows = Unset::new(if given.projects { 0 } else { numbers.h });
         let weight = || Matrix::new(floats(&inputs[1]), width, row).t();
         let panels = wants_product.then(|| Panels::new(weight(), all.sources));
         let h = projected.as_ref().map_or_else(|| floats(&inputs[1]), |projected| &projected[..]);
-        let (x, g, attention) = (floats(&inputs[0]), floats(&g), &attention[..]);
+        let (x, g) = (floats(&inputs[0]), floats(&g));
+        let Trace { attention, moments, met } = trace.each_ref().map(|kept| &kept[..]);
 
         let mut tasks = Vec::new();
-        let (mut rest_x, mut rest_rows) = (&mut d_x[..], &mut d_rows[..]);
+        let (mut rest_x, mut rest_rows) = (d_x.whole(), d_rows.whole());
         for graphs in work.chunks().filter(|_| numbers.y > 0) {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
-            let (of_x, of_rows);
-            (of_x, rest_x) = rest_x.split_at_mut(if rest_x.is_empty() { 0 } else { end.x - start.x });
-            (of_rows, rest_rows) =
-                rest_rows.split_at_mut(if rest_rows.is_empty() { 0 } else { end.h - start.h });
+            let of_x = rest_x.take(if rest_x.is_empty() { 0 } else { end.x - start.x });
+            let of_rows = rest_rows.take(if rest_rows.is_empty() { 0 } else { end.h - start.h });
             tasks.push((graphs, of_x, of_rows));
+        }
+        // Without new rows there is no task.
+        for rest in [rest_x, rest_rows] {
+            rest.cleared();
         }
         let parts = map_tasks(tasks, 3 * work.flops, |(graphs, d_x, d_rows)| {
             let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
             let mut d_parameters = vec![0.0; block.num_parameters()];
-            let mut d_weight = vec![0.0; if wants_weight { width * row } else { 0 }];
+            let mut d_weight = Unset::new(if wants_weight { width * row } else { 0 });
             let mut passing = Scratch::new(if given.projects { end.h - start.h } else { 0 });
-            passing.fill(0.0);
-            let d_h = if given.projects { &mut passing[..] } else { d_rows };
-            let (of_g, of_attention) = (&g[start.y..end.y], &attention[start.attention..end.attention]);
-            let of_met = if met.is_empty() { &[] } else { &met[start.y..end.y] };
-            let kept = [&h[start.h..end.h], of_met];
-            backward_blocks(&block, graphs.clone(), kept, of_attention, of_g, d_h, &mut d_parameters);
+            let d_h = if given.projects { &mut passing[..] } else { d_rows.cleared() };
+            let (of_h, of_g) = (&h[start.h..end.h], &g[start.y..end.y]);
+            let trace = Trace {
+                attention: &attention[start.attention..end.attention],
+                moments: &moments[start.moments..end.moments],
+                met: if met.is_empty() { &[] } else { &met[start.y..end.y] },
+            };
+            backward_blocks(&block, graphs.clone(), of_h, trace, of_g, d_h, &mut d_parameters);
             if graphs.end < work.batch {
                 // The next chunk's first graph comes while the products of this one are computed.
                 let next = block.numbers(block.before[graphs.end + 1]);
@@ -237,18 +243,26 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 prefetch(&g[end.y..next.y]);
             }
             let count = d_h.len() / row;
-            if let Some(panels) = &panels {
-                gemm(level(), Matrix::new(d_h, count, row), panels, Init::Zero, d_x, |_| {});
-            }
-            if !d_x.is_empty() {
-                block.add_residual(graphs, of_g, d_x);
+            // The new rows' gradient is also that of the rows of `x` that they are.
+            match &panels {
+                Some(panels) if block.rows_stay(graphs.clone()) => {
+                    gemm_unset(level(), Matrix::new(d_h, count, row), panels, Init::Rows(of_g), d_x, |_| {});
+                }
+                _ if d_x.is_empty() => {}
+                _ => {
+                    let d_x = d_x.cleared();
+                    block.add_to_own_rows(graphs, of_g, d_x);
+                    if let Some(panels) = &panels {
+                        gemm(level(), Matrix::new(d_h, count, row), panels, Init::Held, d_x, |_| {});
+                    }
+                }
             }
             if wants_weight {
-                let (x, d_h) = (&x[start.x..end.x], Matrix::new(d_h, count, row));
-                let x = Matrix::new(x, count, width).t();
-                gemm(level(), x, &Panels::new(d_h, width), Init::Zero, &mut d_weight, |_| {});
+                let x = Matrix::new(&x[start.x..end.x], count, width).t();
+                let panels = Panels::new(Matrix::new(d_h, count, row), width);
+                gemm_unset(level(), x, &panels, Init::Zero, d_weight.whole(), |_| {});
             }
-            (d_parameters, d_weight)
+            (d_parameters, d_weight.finish())
         });
         let (parameters, weights): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let mut rest = add_parts(parameters, block.num_parameters());
@@ -259,8 +273,8 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 grads.register::<Flex>(node.id, gradient.reshape(shape));
             }
         };
-        register(grads, 0, d_x);
-        register(grads, 1, if given.projects { add_parts(weights, width * row) } else { d_rows });
+        register(grads, 0, d_x.finish());
+        register(grads, 1, if given.projects { add_parts(weights, width * row) } else { d_rows.finish() });
         for input in 2..N {
             let after = rest.split_off(inputs[input].shape().num_elements());
             register(grads, input, std::mem::replace(&mut rest, after));
@@ -275,9 +289,9 @@ pub(super) fn autodiff<C: CheckpointStrategy, const N: usize>(
 ) -> (Tracked<C>, Option<Tracked<C>>) {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
     let inputs = inputs.map(|input| row_major(input.primitive));
-    let Outcome { out, projected, attention, met, seen } = run(&inputs, &given, true);
+    let Outcome { out, projected, trace, seen } = run(&inputs, &given, true);
     let out = match GatLayer.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(State { inputs, given, projected, attention, met }, out),
+        OpsKind::Tracked(prep) => prep.finish(State { inputs, given, projected, trace }, out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     };
     let untracked = |seen| unwrap(Tensor::<Autodiff<Flex, C>, 3>::from_inner(wrap::<Flex, 3>(seen)));

@@ -9,6 +9,7 @@ use super::{
     norm_relu_kernel,
     prefetch::prefetch,
     scratch::Scratch,
+    unset::Part,
 };
 use crate::{GatEdges, GatHeads};
 
@@ -31,12 +32,13 @@ impl Graphs {
     }
 }
 
-/// How many source rows, target rows and edges there are.
+/// How many source rows, target rows, edges and moments of target rows there are.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) sources: usize,
     pub(super) targets: usize,
     pub(super) edges: usize,
+    pub(super) moments: usize,
 }
 
 /// What all graphs of a batch share, and the graphs.
@@ -62,6 +64,7 @@ pub(super) fn counts_before(graphs: &Graphs, batch: usize) -> Vec<Counts> {
         sum.sources += edges.num_sources();
         sum.targets += edges.num_targets();
         sum.edges += edges.num_edges();
+        sum.moments += norm_relu_kernel::num_moments(edges.num_targets());
         before.push(sum);
     }
     before
@@ -78,13 +81,14 @@ impl<'a> Block<'a> {
         Layer { edges: self.graphs.edges(graph), ..self.layer }
     }
 
-    /// Numbers of `x`, projected rows, new rows and attention for such counts.
+    /// Numbers of `x`, projected rows, new rows, attention and moments for such counts.
     pub(super) fn numbers(&self, counts: Counts) -> Numbers {
         Numbers {
             x: counts.sources * self.gain.len(),
             h: counts.sources * self.layer.row(),
             y: counts.targets * self.gain.len(),
             attention: counts.edges * self.layer.heads,
+            moments: counts.moments,
         }
     }
 
@@ -97,11 +101,18 @@ impl<'a> Block<'a> {
             h: start.h - origin.h..end.h - origin.h,
             y: start.y - origin.y..end.y - origin.y,
             attention: start.attention - origin.attention..end.attention - origin.attention,
+            moments: start.moments - origin.moments..end.moments - origin.moments,
         }
     }
 
+    /// Whether the new rows of some graphs are their rows of `x`, all of them and in order.
+    pub(super) fn rows_stay(&self, mut graphs: Range<usize>) -> bool {
+        let stay = |edges: &GatEdges| edges.targets_lead() && edges.num_targets() == edges.num_sources();
+        graphs.all(|graph| stay(self.graphs.edges(graph)))
+    }
+
     /// Adds the gradient of the new rows of some graphs to that of the rows of `x` that they are.
-    pub(super) fn add_residual(&self, graphs: Range<usize>, g: &[f32], d_x: &mut [f32]) {
+    pub(super) fn add_to_own_rows(&self, graphs: Range<usize>, g: &[f32], d_x: &mut [f32]) {
         let width = self.gain.len();
         for graph in graphs.clone() {
             let place = self.place(graph, graphs.start);
@@ -121,6 +132,7 @@ pub(super) struct Numbers {
     pub(super) h: usize,
     pub(super) y: usize,
     pub(super) attention: usize,
+    pub(super) moments: usize,
 }
 
 /// Where the numbers of a graph are.
@@ -129,23 +141,55 @@ struct Place {
     h: Range<usize>,
     y: Range<usize>,
     attention: Range<usize>,
+    moments: Range<usize>,
 }
 
-/// Some graphs forward: new rows and attention, from `x` and its projected rows `h`; into `met` what the
-/// norm is of, unless it is empty.
+/// What the backward pass needs of the forward pass beside the projected rows.
+#[derive(Debug, Clone)]
+pub(super) struct Trace<T> {
+    pub(super) attention: T,
+    /// Of the rows that the norm is of.
+    pub(super) moments: T,
+    /// Those rows, the heads put together; empty where they are computed again.
+    pub(super) met: T,
+}
+
+impl<T> Trace<T> {
+    pub(super) fn each_ref(&self) -> Trace<&T> {
+        Trace { attention: &self.attention, moments: &self.moments, met: &self.met }
+    }
+
+    pub(super) fn map<U>(self, f: impl Fn(T) -> U) -> Trace<U> {
+        Trace { attention: f(self.attention), moments: f(self.moments), met: f(self.met) }
+    }
+}
+
+/// Sets new rows to those of `x` that they are, which the norm is added to.
+fn start<'b>(edges: &GatEdges, x: &[f32], y: Part<'b>, width: usize) -> &'b mut [f32] {
+    if edges.targets_lead() {
+        return y.copied(&x[..edges.num_targets() * width]);
+    }
+    let y = y.cleared();
+    for (y, &row) in y.chunks_exact_mut(width).zip(edges.targets()) {
+        y.copy_from_slice(&x[row as usize * width..][..width]);
+    }
+    y
+}
+
+/// Some graphs forward: new rows and what the backward pass needs, from `x` and its projected rows `h`.
 pub(super) fn forward_blocks(
     block: &Block<'_>,
     graphs: Range<usize>,
     [x, h]: [&[f32]; 2],
-    y: &mut [f32],
-    attention: &mut [f32],
-    met: &mut [f32],
+    mut y: Part<'_>,
+    trace: Trace<&mut [f32]>,
 ) {
+    let Trace { attention, moments, met } = trace;
     let width = block.gain.len();
     for graph in graphs.clone() {
         let (layer, place) = (block.on(graph), block.place(graph, graphs.start));
         let (x, h, attention) = (&x[place.x], &h[place.h], &mut attention[place.attention]);
-        let (y, met) = (&mut y[place.y.clone()], if met.is_empty() { &mut [] } else { &mut met[place.y] });
+        let met = if met.is_empty() { &mut [] } else { &mut met[place.y.clone()] };
         let mut scratch = Scratch::new(forward_scratch(&layer));
         let mut seen = Scratch::new(layer.edges.num_targets() * layer.width());
         weigh(&layer, h, attention, &mut scratch);
@@ -154,29 +198,25 @@ pub(super) fn forward_blocks(
         if !met.is_empty() {
             met.copy_from_slice(seen);
         }
-        let targets = layer.edges.targets();
-        let in_order = targets.iter().enumerate().all(|(t, &row)| t == row as usize);
-        let mut gathered = Scratch::new(if in_order { 0 } else { y.len() });
-        for (to, &row) in gathered.chunks_exact_mut(width).zip(targets) {
-            to.copy_from_slice(&x[row as usize * width..][..width]);
-        }
-        let residual = if in_order { &x[..y.len()] } else { &gathered };
-        norm_relu_kernel::forward_rows(seen, block.gain, block.bias, residual, y);
+        let y = start(layer.edges, x, y.take(place.y.len()), width);
+        let moments = &mut moments[place.moments];
+        norm_relu_kernel::forward_rows(seen, block.gain, block.bias, moments, y);
     }
 }
 
-/// Some graphs backward: adds to the gradients of the projected rows and of the parameters (the weights
-/// of the scores, the relation bias, gain and bias, one after the other). `met` is what
-/// [`forward_blocks`] left there; empty, it is computed again.
+/// Some graphs backward: fills the gradient of the projected rows, adds to those of the parameters (the
+/// weights of the scores, the relation bias, gain and bias, one after the other), from the projected rows `h`
+/// and what [`forward_blocks`] left.
 pub(super) fn backward_blocks(
     block: &Block<'_>,
     graphs: Range<usize>,
-    [h, met]: [&[f32]; 2],
-    attention: &[f32],
+    h: &[f32],
+    trace: Trace<&[f32]>,
     g: &[f32],
     d_h: &mut [f32],
     d_parameters: &mut [f32],
 ) {
+    let Trace { attention, moments, met } = trace;
     let (of_scores, norm) = d_parameters.split_at_mut(block.layer.num_parameters());
     let (d_gain, d_bias) = norm.split_at_mut(block.gain.len());
     for graph in graphs.clone() {
@@ -199,7 +239,8 @@ pub(super) fn backward_blocks(
             &met[place.y]
         };
         let d = &mut d_seen[..g.len()];
-        norm_relu_kernel::backward_rows(put_together, block.gain, block.bias, g, d, d_gain, d_bias);
+        let [gain, bias, moments] = [block.gain, block.bias, &moments[place.moments]];
+        norm_relu_kernel::backward_rows(put_together, moments, gain, bias, g, d, d_gain, d_bias);
         block.take_apart(&mut d_seen);
         backward_graph(&layer, h, attention, &d_seen, d_h, of_scores, &mut scratch);
     }

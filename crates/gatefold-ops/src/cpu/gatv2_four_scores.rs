@@ -4,7 +4,7 @@
 // S source rows, T target rows, E edges, V vectors of a head
 
 use super::{
-    gat_four::{Relations, eights, eights_mut, head, heads, heads_mut, row},
+    gat_four::{heads, heads_mut, load, load_row, row, row_mut, rows, rows_mut, sent, store},
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
 };
@@ -17,23 +17,23 @@ vectorised! {
 #[inline(always)]
 fn scores_body<L: Lanes, const V: usize>(layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32]) {
     let edges = layer.edges;
-    let (scores, bias, h) = (heads_mut(scores), heads(layer.relation_bias), eights(h));
-    let a = &eights(a)[..4 * V];
+    let (scores, bias, h) = (heads_mut(scores), heads(layer.relation_bias), rows::<V, 8>(h));
+    let a = row::<V>(a);
     let slope = L::splat(layer.slope);
     for (t, &own) in edges.targets().iter().enumerate() {
-        let asked = row::<L, V>(&h[own as usize * 8 * V + 4 * V..]);
+        let asked = load_row::<L, V>(h[own as usize].last_chunk().expect("a row has eight heads"));
         let range = layer.edges_of(t);
         let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
         let multiplicity = &edges.log_multiplicity()[range.clone()];
         let scores = &mut scores[range];
         let mut max = L::Quad::splat(f32::NEG_INFINITY);
         for (((&j, &relation), &multiplicity), to) in ends.zip(multiplicity).zip(scores.iter_mut()) {
-            let sent = &h[j as usize * 8 * V..][..4 * V];
+            let sent = sent(&h[j as usize]);
             let mut met = [L::splat(0.0); 4];
             for k in 0..4 {
                 for v in 0..V {
-                    let z = asked[k][v].add(L::load(&sent[k * V + v]));
-                    met[k] = z.where_negative(slope.mul(z), z).mul_add(L::load(&a[k * V + v]), met[k]);
+                    let z = asked[k][v].add(L::load(&sent[k][v]));
+                    met[k] = z.where_negative(slope.mul(z), z).mul_add(L::load(&a[k][v]), met[k]);
                 }
             }
             let score =
@@ -48,11 +48,11 @@ fn scores_body<L: Lanes, const V: usize>(layer: &Layer<'_>, a: &[f32], h: &[f32]
 }
 
 vectorised! {
-    /// The backward pass of [`scores`] and of what sources send: adds to the gradients of `h`, `a` and
-    /// the relation bias.
+    /// The backward pass of [`scores`] and of what sources send: fills the gradient of `h`, adds to that of
+    /// `a`. That of the relation bias is of the scores alone.
     pub(super) fn backward<const V: usize>(
         layer: &Layer<'_>, a: &[f32], h: &[f32], attention: &[f32], g: &[f32], d_score: &[f32],
-        d_h: &mut [f32], d_parameters: &mut [f32],
+        d_h: &mut [f32], d_a: &mut [f32],
     ) = backward_body
 }
 
@@ -65,47 +65,41 @@ fn backward_body<L: Lanes, const V: usize>(
     g: &[f32],
     d_score: &[f32],
     d_h: &mut [f32],
-    d_parameters: &mut [f32],
+    d_a: &mut [f32],
 ) {
     let edges = layer.edges;
-    let (d_a, d_relation) = d_parameters.split_at_mut(32 * V);
-    let (d_a, d_relation) = (eights_mut(d_a), heads_mut(d_relation));
-    let (h, d_h, a, g) = (eights(h), eights_mut(d_h), eights(a), eights(g));
+    d_h.fill(0.0);
+    let d_a = row_mut::<V>(d_a);
+    let (h, d_h, a, g) = (rows::<V, 8>(h), rows_mut::<V, 8>(d_h), row::<V>(a), rows::<V, 4>(g));
     let (attention, d_score) = (heads(attention), heads(d_score));
-    let mut relations = Relations::<L>::new(d_relation);
-    for (d, &relation) in d_score.iter().zip(edges.relations()) {
-        relations.add(relation, L::Quad::load(d));
-    }
-    relations.finish();
     let slope = L::splat(layer.slope);
-    for (t, &own) in edges.targets().iter().enumerate() {
-        let range = layer.edges_of(t);
-        let sources = &edges.sources()[range.clone()];
-        let (alpha, d_score) = (&attention[range.clone()], &d_score[range]);
-        let of_asked = own as usize * 8 * V + 4 * V;
-        let g = &g[t * 4 * V..][..4 * V];
-        for k in 0..4 {
-            let (g, a, asked) = (head::<L, V>(g, k), head::<L, V>(a, k), head::<L, V>(&h[of_asked..], k));
-            let (mut d_asked, mut sum) = ([L::splat(0.0); V], head::<L, V>(d_a, k));
+    // Head by head, so that what all targets share stays in registers.
+    for k in 0..4 {
+        let (a, mut sum) = (load::<L, V>(&a[k]), load::<L, V>(&d_a[k]));
+        for (t, (&own, g)) in edges.targets().iter().zip(g).enumerate() {
+            let range = layer.edges_of(t);
+            let sources = &edges.sources()[range.clone()];
+            let (alpha, d_score) = (&attention[range.clone()], &d_score[range]);
+            let (g, asked) = (load::<L, V>(&g[k]), load::<L, V>(&h[own as usize][4 + k]));
+            let mut d_all = [L::splat(0.0); V];
             for ((&j, alpha), d) in sources.iter().zip(alpha).zip(d_score) {
-                let at = j as usize * 8 * V + k * V;
-                let (sent, d_sent) = (&h[at..][..V], &mut d_h[at..][..V]);
+                let (sent, d_sent) = (&h[j as usize][k], &mut d_h[j as usize][k]);
                 let (alpha, d) = (L::splat(alpha[k]), L::splat(d[k]));
                 let falling = d.mul(slope);
                 for v in 0..V {
                     let z = asked[v].add(L::load(&sent[v]));
                     let d = z.where_negative(falling, d); // of LeakyReLU(z), less its weight
                     sum[v] = d.mul_add(z, sum[v]);
-                    let d_z = d.mul(a[v]);
-                    d_asked[v] = d_asked[v].add(d_z);
-                    alpha.mul_add(g[v], L::load(&d_sent[v]).add(d_z)).store(&mut d_sent[v]);
+                    d_all[v] = d_all[v].add(d);
+                    let d_z = d.mul_add(a[v], L::load(&d_sent[v]));
+                    alpha.mul_add(g[v], d_z).store(&mut d_sent[v]);
                 }
             }
+            let to = &mut d_h[own as usize][4 + k];
             for v in 0..V {
-                sum[v].store(&mut d_a[k * V + v]);
-                let to = &mut d_h[of_asked + k * V + v];
-                d_asked[v].add(L::load(to)).store(to);
+                d_all[v].mul_add(a[v], L::load(&to[v])).store(&mut to[v]);
             }
         }
+        store(sum, &mut d_a[k]);
     }
 }

@@ -255,23 +255,23 @@ pub(crate) mod x86 {
 
 /// Compiles `body::<L>` for every level and calls the best one. `body` must be `#[inline(always)]`.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $n:ident: usize>)? ($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$(const $n:ident: usize),+>)? ($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
         $(#[$meta])*
-        $vis fn $name $(<const $n: usize>)? ($($arg: $ty),*) {
+        $vis fn $name $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 use $crate::cpu::lanes::x86::Eight;
                 #[target_feature(enable = "avx2,fma")]
-                fn fused $(<const $n: usize>)? ($($arg: $ty),*) {
-                    $body::<Eight $(, $n)?>($($arg),*)
+                fn fused $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
+                    $body::<Eight $($(, $n)+)?>($($arg),*)
                 }
                 if $crate::cpu::level::level() != $crate::cpu::level::Level::Portable {
                     // SAFETY: every level but the portable one has AVX2 and FMA.
                     #[allow(unsafe_code)]
-                    return unsafe { fused $(::<$n>)? ($($arg),*) };
+                    return unsafe { fused $(::<$($n),+>)? ($($arg),*) };
                 }
             }
-            $body::<[f32; 8] $(, $n)?>($($arg),*)
+            $body::<[f32; 8] $($(, $n)+)?>($($arg),*)
         }
     };
 }

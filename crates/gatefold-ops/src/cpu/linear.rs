@@ -18,7 +18,8 @@ use super::{
     level::{level, mul_add, multiversion},
     math::{add_scaled, tanh_in_place},
     scratch::Scratch,
-    sgemm::{Init, Matrix, Panels, gemm, is_narrow, narrow},
+    sgemm::{Init, Matrix, Panels, gemm, gemm_unset, is_narrow, narrow},
+    unset::{Part, Unset},
 };
 use crate::Activation;
 
@@ -148,21 +149,23 @@ pub(super) fn forward(
     bias: &[f32],
     [rows, inputs, outputs]: [usize; 3],
     act: Activation,
-    y: &mut [f32],
+    mut y: Part<'_>,
 ) {
     if rows == 0 || outputs == 0 {
         return;
     }
     let weight = Matrix::new(weight, inputs, outputs);
     let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows));
-    let tasks: Vec<_> = y.chunks_mut(CHUNK * outputs).enumerate().collect();
-    map_tasks(tasks, 2 * rows * inputs * outputs, |(chunk, y)| {
-        let first = chunk * CHUNK;
-        let count = y.len() / outputs;
-        let x = Matrix::new(&x[first * inputs..(first + count) * inputs], count, inputs);
+    let chunks = (0..rows).step_by(CHUNK).map(|first| first..rows.min(first + CHUNK));
+    let tasks = chunks.map(|rows| (rows.clone(), y.take(rows.len() * outputs))).collect();
+    map_tasks(tasks, 2 * rows * inputs * outputs, |(rows, y)| {
+        let x = Matrix::new(&x[rows.start * inputs..rows.end * inputs], rows.len(), inputs);
         match &panels {
-            Some(panels) => gemm(level(), x, panels, Init::Row(bias), y, |y| activate(act, y)),
+            Some(panels) => {
+                gemm_unset(level(), x, panels, Init::Row(bias), y, |y| activate(act, y));
+            }
             None => {
+                let y = y.cleared();
                 narrow(level(), x, weight, Init::Row(bias), y);
                 activate(act, y);
             }
@@ -284,9 +287,9 @@ pub(super) fn backward_into(
 fn run(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, act: Activation) -> (State, FlexTensor) {
     let (x, weight, bias) = (row_major(x), row_major(weight), row_major(bias));
     let ([rows, inputs], [_, outputs]) = (dims(&x), dims(&weight));
-    let mut y = vec![0.0; rows * outputs];
-    forward(floats(&x), floats(&weight), floats(&bias), [rows, inputs, outputs], act, &mut y);
-    let y = tensor(y, [rows, outputs]);
+    let mut y = Unset::new(rows * outputs);
+    forward(floats(&x), floats(&weight), floats(&bias), [rows, inputs, outputs], act, y.whole());
+    let y = tensor(y.finish(), [rows, outputs]);
     (State { x, weight, y: y.clone(), act }, y)
 }
 

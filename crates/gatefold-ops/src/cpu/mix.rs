@@ -17,10 +17,16 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
     level::multiversion,
     math::{add_scaled, dot},
+    unset::Unset,
 };
 
+/// Numbers of the items of a chunk, at least.
+const CHUNK: usize = 1 << 14;
+
 /// Rows per chunk.
-const CHUNK: usize = 256;
+fn rows_of_chunk(experts: usize, width: usize) -> usize {
+    CHUNK.div_ceil((experts * width).max(1))
+}
 
 multiversion! {
     fn forward_rows(weights: &[f32], items: &[f32], experts: usize, out: &mut [f32]) = forward_body
@@ -38,26 +44,29 @@ fn forward_body<const FMA: bool>(weights: &[f32], items: &[f32], experts: usize,
 }
 
 multiversion! {
-    fn backward_rows(
-        weights: &[f32], items: &[f32], g: &[f32], experts: usize, d_weights: &mut [f32], d_items: &mut [f32],
-    ) = backward_body
+    /// The gradient of the weights.
+    fn dots(items: &[f32], g: &[f32], experts: usize, d_weights: &mut [f32]) = dots_body
 }
 
 #[inline(always)]
-fn backward_body<const FMA: bool>(
-    weights: &[f32],
-    items: &[f32],
-    g: &[f32],
-    experts: usize,
-    d_weights: &mut [f32],
-    d_items: &mut [f32],
-) {
-    let width = items.len() / weights.len();
-    for (at, (item, d_item)) in items.chunks_exact(width).zip(d_items.chunks_exact_mut(width)).enumerate() {
-        let g = &g[at / experts * width..][..width];
-        d_weights[at] = dot::<FMA>(g, item);
-        for (d, &g) in d_item.iter_mut().zip(g) {
-            *d = weights[at] * g;
+fn dots_body<const FMA: bool>(items: &[f32], g: &[f32], experts: usize, d_weights: &mut [f32]) {
+    let width = items.len() / d_weights.len();
+    for (at, (item, d)) in items.chunks_exact(width).zip(d_weights).enumerate() {
+        *d = dot::<FMA>(&g[at / experts * width..][..width], item);
+    }
+}
+
+multiversion! {
+    /// The gradient of the items.
+    fn scale(weights: &[f32], g: &[f32], experts: usize, d_items: &mut [f32]) = scale_body
+}
+
+#[inline(always)]
+fn scale_body<const FMA: bool>(weights: &[f32], g: &[f32], experts: usize, d_items: &mut [f32]) {
+    let width = d_items.len() / weights.len();
+    for (at, (d_item, &weight)) in d_items.chunks_exact_mut(width).zip(weights).enumerate() {
+        for (d, &g) in d_item.iter_mut().zip(&g[at / experts * width..][..width]) {
+            *d = weight * g;
         }
     }
 }
@@ -66,10 +75,11 @@ fn run(weights: &FlexTensor, items: &FlexTensor) -> FlexTensor {
     let [rows, experts, width] = dims(items);
     let mut out = vec![0.0; rows * width];
     if rows * experts * width > 0 {
+        let chunk = rows_of_chunk(experts, width);
         let tasks: Vec<_> = out
-            .chunks_mut(CHUNK * width)
-            .zip(floats(weights).chunks(CHUNK * experts))
-            .zip(floats(items).chunks(CHUNK * experts * width))
+            .chunks_mut(chunk * width)
+            .zip(floats(weights).chunks(chunk * experts))
+            .zip(floats(items).chunks(chunk * experts * width))
             .collect();
         map_tasks(tasks, 2 * rows * experts * width, |((out, weights), items)| {
             forward_rows(weights, items, experts, out);
@@ -94,27 +104,31 @@ impl Backward<Flex, 2> for Mix {
         let g = row_major(grads.consume::<Flex>(&ops.node));
         let [weights, items] = ops.state;
         let [rows, experts, width] = dims(&items);
-        let (mut d_weights, mut d_items) = (vec![0.0; rows * experts], vec![0.0; rows * experts * width]);
-        if rows * experts * width > 0 {
-            let (weights, items, g) = (floats(&weights), floats(&items), floats(&g));
-            let tasks: Vec<_> = d_weights
-                .chunks_mut(CHUNK * experts)
-                .zip(d_items.chunks_mut(CHUNK * experts * width))
-                .enumerate()
-                .collect();
-            map_tasks(tasks, 4 * items.len(), |(chunk, (d_weights, d_items))| {
-                let (first, count) = (chunk * CHUNK * experts, d_weights.len());
-                let items = &items[first * width..(first + count) * width];
-                let g = &g[chunk * CHUNK * width..][..count / experts * width];
-                backward_rows(&weights[first..first + count], items, g, experts, d_weights, d_items);
-            });
-        }
         let [weights_node, items_node] = ops.parents;
+        let (work, flops) = (rows * experts * width, 2 * rows * experts * width);
+        let chunk = rows_of_chunk(experts, width);
         if let Some(node) = weights_node {
+            let mut d_weights = vec![0.0; rows * experts];
+            if work > 0 {
+                let rows_of =
+                    floats(&items).chunks(chunk * experts * width).zip(floats(&g).chunks(chunk * width));
+                let tasks: Vec<_> = d_weights.chunks_mut(chunk * experts).zip(rows_of).collect();
+                map_tasks(tasks, flops, |(d_weights, (items, g))| dots(items, g, experts, d_weights));
+            }
             grads.register::<Flex>(node.id, tensor(d_weights, [rows, experts]));
         }
         if let Some(node) = items_node {
-            grads.register::<Flex>(node.id, tensor(d_items, [rows, experts, width]));
+            let mut d_items = Unset::new(work);
+            if work > 0 {
+                let rows_of = floats(&weights).chunks(chunk * experts).zip(floats(&g).chunks(chunk * width));
+                let mut rest = d_items.whole();
+                let tasks =
+                    rows_of.map(|(weights, g)| (rest.take(weights.len() * width), weights, g)).collect();
+                map_tasks(tasks, flops, |(d_items, weights, g)| {
+                    scale(weights, g, experts, d_items.cleared())
+                });
+            }
+            grads.register::<Flex>(node.id, tensor(d_items.finish(), [rows, experts, width]));
         }
     }
 }

@@ -13,30 +13,33 @@ use burn::backend::{
 use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor},
-    norm_relu_kernel::{backward_rows, forward_rows},
+    norm_relu_kernel::{backward_rows, forward_rows, num_moments},
 };
 
 /// Rows per chunk.
 const CHUNK: usize = 128;
 
-fn run(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, residual: Option<FlexTensor>) -> FlexTensor {
+/// The result, and the moments of the rows.
+fn run(
+    x: &FlexTensor,
+    gamma: &FlexTensor,
+    beta: &FlexTensor,
+    residual: Option<FlexTensor>,
+) -> (FlexTensor, Vec<f32>) {
     let shape: [usize; 2] = dims(x);
-    let mut y = vec![0.0; shape[0] * shape[1]];
+    // The norm is added to the residual.
+    let mut y = residual.map_or_else(|| vec![0.0; shape[0] * shape[1]], |r| floats(&row_major(r)).to_vec());
+    let mut moments = vec![0.0; num_moments(shape[0])];
     if !y.is_empty() {
         let size = CHUNK * shape[1];
         let flops = 12 * y.len();
-        let residual = residual.map(row_major);
-        let nothing = vec![0.0; if residual.is_some() { 0 } else { size.min(y.len()) }];
-        let tasks: Vec<_> = floats(x).chunks(size).zip(y.chunks_mut(size)).enumerate().collect();
-        map_tasks(tasks, flops, |(chunk, (x, y))| {
-            let residual = match &residual {
-                Some(residual) => &floats(residual)[chunk * size..][..y.len()],
-                None => &nothing[..y.len()],
-            };
-            forward_rows(x, floats(gamma), floats(beta), residual, y);
+        let results = y.chunks_mut(size).zip(moments.chunks_mut(num_moments(CHUNK)));
+        let tasks: Vec<_> = floats(x).chunks(size).zip(results).collect();
+        map_tasks(tasks, flops, |(x, (y, moments))| {
+            forward_rows(x, floats(gamma), floats(beta), moments, y);
         });
     }
-    tensor(y, shape)
+    (tensor(y, shape), moments)
 }
 
 /// [`crate::norm_relu`] on Flex.
@@ -46,31 +49,31 @@ pub(super) fn flex(
     beta: FlexTensor,
     residual: Option<FlexTensor>,
 ) -> FlexTensor {
-    run(&row_major(x), &row_major(gamma), &row_major(beta), residual)
+    run(&row_major(x), &row_major(gamma), &row_major(beta), residual).0
 }
 
 #[derive(Debug)]
 struct NormRelu;
 
 impl Backward<Flex, 4> for NormRelu {
-    /// x, gamma, beta
-    type State = [FlexTensor; 3];
+    /// x, gamma, beta; the moments of the rows
+    type State = ([FlexTensor; 3], Vec<f32>);
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
-        let [x, gamma, beta] = ops.state;
+        let ([x, gamma, beta], moments) = ops.state;
         let [rows, width] = dims(&x);
         let mut d_x = vec![0.0; rows * width];
         let size = CHUNK * width;
         let parts = if d_x.is_empty() {
             Vec::new()
         } else {
-            let tasks: Vec<_> =
-                floats(&x).chunks(size).zip(floats(&g).chunks(size)).zip(d_x.chunks_mut(size)).collect();
-            map_tasks(tasks, 24 * rows * width, |((x, g), d_x)| {
+            let rows_of = floats(&x).chunks(size).zip(moments.chunks(num_moments(CHUNK)));
+            let tasks: Vec<_> = rows_of.zip(floats(&g).chunks(size)).zip(d_x.chunks_mut(size)).collect();
+            map_tasks(tasks, 24 * rows * width, |(((x, moments), g), d_x)| {
                 let mut sums = vec![0.0; 2 * width];
                 let (d_gamma, d_beta) = sums.split_at_mut(width);
-                backward_rows(x, floats(&gamma), floats(&beta), g, d_x, d_gamma, d_beta);
+                backward_rows(x, moments, floats(&gamma), floats(&beta), g, d_x, d_gamma, d_beta);
                 sums
             })
         };
@@ -100,10 +103,10 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
     residual: Tracked<C>,
 ) -> Tracked<C> {
     let state = [x.primitive, gamma.primitive, beta.primitive].map(row_major);
-    let y = run(&state[0], &state[1], &state[2], Some(residual.primitive));
+    let (y, moments) = run(&state[0], &state[1], &state[2], Some(residual.primitive));
     let nodes = [x.node, gamma.node, beta.node, residual.node];
     match NormRelu.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(state, y),
+        OpsKind::Tracked(prep) => prep.finish((state, moments), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }

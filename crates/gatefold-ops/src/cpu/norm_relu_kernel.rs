@@ -5,7 +5,7 @@
 use super::{
     level::{mul_add, multiversion},
     math::{LANES, dot, fold_lanes},
-    norm_relu_lanes,
+    norm_relu_lanes::{self, ROWS},
     scratch::Scratch,
 };
 use crate::norm_relu::EPSILON;
@@ -26,46 +26,62 @@ fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold_lanes(lanes)
 }
 
+/// Where the mean of a row is among the moments; its reciprocal standard deviation is [`ROWS`] behind.
+#[inline(always)]
+fn moments_at(row: usize) -> usize {
+    row / ROWS * 2 * ROWS + row % ROWS
+}
+
 /// Mean and reciprocal standard deviation of a row.
 #[inline(always)]
-fn moments(x: &[f32]) -> (f32, f32) {
+fn moments_of(x: &[f32]) -> (f32, f32) {
     let mean = sum_of(x, |x| x) / x.len() as f32;
     let variance = sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
     (mean, 1.0 / (variance + EPSILON).sqrt())
 }
 
-/// `y = residual + relu(LayerNorm(x) * gamma + beta)` for some rows.
-pub(super) fn forward_rows(x: &[f32], gamma: &[f32], beta: &[f32], residual: &[f32], y: &mut [f32]) {
+/// How many numbers the moments of so many rows are: mean and reciprocal standard deviation of each, those
+/// of four rows together.
+pub(super) const fn num_moments(rows: usize) -> usize {
+    2 * rows.next_multiple_of(ROWS)
+}
+
+/// `y += relu(LayerNorm(x) * gamma + beta)` for some rows, and their moments.
+pub(super) fn forward_rows(x: &[f32], gamma: &[f32], beta: &[f32], moments: &mut [f32], y: &mut [f32]) {
     match gamma.len() {
-        32 => norm_relu_lanes::forward::<4>(x, gamma, beta, residual, y),
-        64 => norm_relu_lanes::forward::<8>(x, gamma, beta, residual, y),
-        128 => norm_relu_lanes::forward::<16>(x, gamma, beta, residual, y),
-        _ => forward_any(x, gamma, beta, residual, y),
+        32 => norm_relu_lanes::forward::<4>(x, gamma, beta, moments, y),
+        64 => norm_relu_lanes::forward::<8>(x, gamma, beta, moments, y),
+        128 => norm_relu_lanes::forward::<16>(x, gamma, beta, moments, y),
+        _ => forward_any(x, gamma, beta, moments, y),
     }
 }
 
 multiversion! {
-    fn forward_any(x: &[f32], gamma: &[f32], beta: &[f32], residual: &[f32], y: &mut [f32]) = forward_body
+    fn forward_any(
+        x: &[f32], gamma: &[f32], beta: &[f32], moments: &mut [f32], y: &mut [f32],
+    ) = forward_body
 }
 
 #[inline(always)]
-fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], residual: &[f32], y: &mut [f32]) {
+fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], moments: &mut [f32], y: &mut [f32]) {
     let width = gamma.len();
     let beta = &beta[..width];
-    let rows = residual.chunks_exact(width).zip(y.chunks_exact_mut(width));
-    for (x, (residual, y)) in x.chunks_exact(width).zip(rows) {
-        let (mean, scale) = moments(x);
-        let (x, residual, y) = (&x[..width], &residual[..width], &mut y[..width]);
+    for (row, (x, y)) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).enumerate() {
+        let (mean, scale) = moments_of(x);
+        let at = moments_at(row);
+        (moments[at], moments[at + ROWS]) = (mean, scale);
+        let (x, y) = (&x[..width], &mut y[..width]);
         for i in 0..width {
             let out = mul_add::<FMA>((x[i] - mean) * scale, gamma[i], beta[i]);
-            y[i] = residual[i] + if out <= 0.0 { 0.0 } else { out };
+            y[i] += if out <= 0.0 { 0.0 } else { out };
         }
     }
 }
 
-/// The backward pass: fills `d_x`, adds to `d_gamma` and `d_beta`.
+/// The backward pass, with the moments of the forward pass: fills `d_x`, adds to `d_gamma` and `d_beta`.
 pub(super) fn backward_rows(
     x: &[f32],
+    moments: &[f32],
     gamma: &[f32],
     beta: &[f32],
     g: &[f32],
@@ -74,16 +90,16 @@ pub(super) fn backward_rows(
     d_beta: &mut [f32],
 ) {
     match gamma.len() {
-        32 => norm_relu_lanes::backward::<4>(x, gamma, beta, g, d_x, d_gamma, d_beta),
-        64 => norm_relu_lanes::backward::<8>(x, gamma, beta, g, d_x, d_gamma, d_beta),
-        128 => norm_relu_lanes::backward::<16>(x, gamma, beta, g, d_x, d_gamma, d_beta),
-        _ => backward_any(x, gamma, beta, g, d_x, d_gamma, d_beta),
+        32 => norm_relu_lanes::backward::<4>(x, moments, gamma, beta, g, d_x, d_gamma, d_beta),
+        64 => norm_relu_lanes::backward::<8>(x, moments, gamma, beta, g, d_x, d_gamma, d_beta),
+        128 => norm_relu_lanes::backward::<16>(x, moments, gamma, beta, g, d_x, d_gamma, d_beta),
+        _ => backward_any(x, moments, gamma, beta, g, d_x, d_gamma, d_beta),
     }
 }
 
 multiversion! {
     fn backward_any(
-        x: &[f32], gamma: &[f32], beta: &[f32], g: &[f32],
+        x: &[f32], moments: &[f32], gamma: &[f32], beta: &[f32], g: &[f32],
         d_x: &mut [f32], d_gamma: &mut [f32], d_beta: &mut [f32],
     ) = backward_body
 }
@@ -91,6 +107,7 @@ multiversion! {
 #[inline(always)]
 fn backward_body<const FMA: bool>(
     x: &[f32],
+    moments: &[f32],
     gamma: &[f32],
     beta: &[f32],
     g: &[f32],
@@ -101,8 +118,10 @@ fn backward_body<const FMA: bool>(
     let width = gamma.len();
     let (beta, d_gamma, d_beta) = (&beta[..width], &mut d_gamma[..width], &mut d_beta[..width]);
     let mut normed = Scratch::new(width);
-    for ((x, g), d_x) in x.chunks_exact(width).zip(g.chunks_exact(width)).zip(d_x.chunks_exact_mut(width)) {
-        let (mean, scale) = moments(x);
+    let rows = x.chunks_exact(width).zip(g.chunks_exact(width)).zip(d_x.chunks_exact_mut(width));
+    for (row, ((x, g), d_x)) in rows.enumerate() {
+        let at = moments_at(row);
+        let (mean, scale) = (moments[at], moments[at + ROWS]);
         let (x, g, d_x, normed) = (&x[..width], &g[..width], &mut d_x[..width], &mut normed[..width]);
         for i in 0..width {
             normed[i] = (x[i] - mean) * scale;

@@ -1,7 +1,6 @@
 //! Layer normalisation, ReLU and residual of rows of `N` vectors, four rows at once.
 //!
-//! What is summed over a row takes one register for four rows. A row's bits depend on the row alone:
-//! the last few are joined by rows of which nothing is written.
+//! What is summed over a row takes one register for four rows. A row's bits depend on the row alone.
 
 // N vectors of a row
 
@@ -12,12 +11,31 @@ use super::{
 use crate::norm_relu::EPSILON;
 
 /// Rows taken at once.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
+
+/// Rows of which sums over a row are found before any of them is needed: adding up within a register takes
+/// long, and others can be worked on meanwhile.
+const GROUP: usize = 4 * ROWS;
+
+/// Two numbers of each of four rows: mean and reciprocal standard deviation, or means of the gradient.
+type OfRows = [[f32; ROWS]; 2];
+
+/// The pairs of numbers in `xs`.
+#[inline(always)]
+fn of_rows(xs: &[f32]) -> &[OfRows] {
+    xs.as_chunks().0.as_chunks().0
+}
+
+/// As [`of_rows`], to be written.
+#[inline(always)]
+fn of_rows_mut(xs: &mut [f32]) -> &mut [OfRows] {
+    xs.as_chunks_mut().0.as_chunks_mut().0
+}
 
 /// Mean and reciprocal standard deviation of each of four rows.
 #[inline(always)]
-fn moments<L: Lanes, const N: usize>(x: [&[[f32; 8]]; ROWS]) -> [[f32; ROWS]; 2] {
-    let width = L::Quad::splat((8 * N) as f32);
+fn moments_of<L: Lanes, const N: usize>(x: [&[[f32; 8]]; ROWS]) -> OfRows {
+    let share = L::Quad::splat(1.0 / (8 * N) as f32);
     let mut sums = [L::splat(0.0); ROWS];
     for r in 0..ROWS {
         let x = &x[r][..N];
@@ -31,7 +49,7 @@ fn moments<L: Lanes, const N: usize>(x: [&[[f32; 8]]; ROWS]) -> [[f32; ROWS]; 2]
         sums[r] = sums[r].add(odd);
     }
     let mut mean = [0.0; ROWS];
-    L::sums(sums).div(width).store(&mut mean);
+    L::sums(sums).mul(share).store(&mut mean);
     for r in 0..ROWS {
         let (x, mean) = (&x[r][..N], L::splat(mean[r]));
         let mut odd = L::splat(0.0);
@@ -44,7 +62,7 @@ fn moments<L: Lanes, const N: usize>(x: [&[[f32; 8]]; ROWS]) -> [[f32; ROWS]; 2]
         sums[r] = sums[r].add(odd);
     }
     let mut scale = [0.0; ROWS];
-    let variance = L::sums(sums).div(width).add(L::Quad::splat(EPSILON));
+    let variance = L::sums(sums).mul(share).add(L::Quad::splat(EPSILON));
     L::Quad::splat(1.0).div(variance.sqrt()).store(&mut scale);
     [mean, scale]
 }
@@ -61,9 +79,10 @@ fn rows_from<const N: usize>(x: &[[f32; 8]], first: usize) -> [&[[f32; 8]]; ROWS
 }
 
 vectorised! {
-    /// `y = residual + relu(LayerNorm(x) * gain + bias)` for some rows.
+    /// `y += relu(LayerNorm(x) * gain + bias)` for some rows; `moments` takes mean and reciprocal standard
+    /// deviation of each.
     pub(super) fn forward<const N: usize>(
-        x: &[f32], gain: &[f32], bias: &[f32], residual: &[f32], y: &mut [f32],
+        x: &[f32], gain: &[f32], bias: &[f32], moments: &mut [f32], y: &mut [f32],
     ) = forward_body
 }
 
@@ -72,36 +91,57 @@ fn forward_body<L: Lanes, const N: usize>(
     x: &[f32],
     gain: &[f32],
     bias: &[f32],
-    residual: &[f32],
+    moments: &mut [f32],
     y: &mut [f32],
 ) {
-    let (x, gain, bias) = (eights(x), &eights(gain)[..N], &eights(bias)[..N]);
-    let blocks = eights_mut(y).chunks_mut(ROWS * N).zip(eights(residual).chunks(ROWS * N)).enumerate();
-    for (block, (y, residual)) in blocks {
-        let x = rows_from::<N>(x, block * ROWS);
-        let [mean, scale] = moments::<L, N>(x);
-        for (r, (y, residual)) in y.chunks_exact_mut(N).zip(residual.chunks_exact(N)).enumerate() {
-            let (x, mean, scale) = (&x[r][..N], L::splat(mean[r]), L::splat(scale[r]));
-            for v in 0..N {
-                let normed = L::load(&x[v]).sub(mean).mul(scale);
-                let out = normed.mul_add(L::load(&gain[v]), L::load(&bias[v]));
-                out.where_above_zero(out).add(L::load(&residual[v])).store(&mut y[v]);
-            }
+    let (x, parameters) = (eights(x), [&eights(gain)[..N], &eights(bias)[..N]]);
+    let moments = of_rows_mut(moments);
+    for (block, moments) in moments.iter_mut().enumerate() {
+        *moments = moments_of::<L, N>(rows_from::<N>(x, block * ROWS));
+    }
+    let blocks = eights_mut(y).chunks_mut(ROWS * N).zip(x.chunks(ROWS * N));
+    for ((y, x), &moments) in blocks.zip(moments.iter()) {
+        // Known to be four nearly always, so that the loop over them is no loop.
+        match y.len() / N {
+            ROWS => add_normed::<L, N>(ROWS, x, moments, parameters, y),
+            rows => add_normed::<L, N>(rows, x, moments, parameters, y),
+        }
+    }
+}
+
+/// The forward pass of a block. Column by column, so that what all rows share is read once.
+#[inline(always)]
+fn add_normed<L: Lanes, const N: usize>(
+    rows: usize,
+    x: &[[f32; 8]],
+    [mean, scale]: OfRows,
+    [gain, bias]: [&[[f32; 8]]; 2],
+    y: &mut [[f32; 8]],
+) {
+    let (x, y) = (&x[..rows * N], &mut y[..rows * N]);
+    for v in 0..N {
+        let (weight, offset) = (L::load(&gain[v]), L::load(&bias[v]));
+        for r in 0..rows {
+            let at = r * N + v;
+            let normed = L::load(&x[at]).sub(L::splat(mean[r])).mul(L::splat(scale[r]));
+            let out = normed.mul_add(weight, offset);
+            out.where_above_zero(out).add(L::load(&y[at])).store(&mut y[at]);
         }
     }
 }
 
 vectorised! {
-    /// The backward pass: fills `d_x`, adds to `d_gain` and `d_bias`.
+    /// The backward pass, with the moments of the forward pass: fills `d_x`, adds to `d_gain` and `d_bias`.
     pub(super) fn backward<const N: usize>(
-        x: &[f32], gain: &[f32], bias: &[f32], g: &[f32], d_x: &mut [f32], d_gain: &mut [f32],
-        d_bias: &mut [f32],
+        x: &[f32], moments: &[f32], gain: &[f32], bias: &[f32], g: &[f32], d_x: &mut [f32],
+        d_gain: &mut [f32], d_bias: &mut [f32],
     ) = backward_body
 }
 
 #[inline(always)]
 fn backward_body<L: Lanes, const N: usize>(
     x: &[f32],
+    moments: &[f32],
     gain: &[f32],
     bias: &[f32],
     g: &[f32],
@@ -111,53 +151,53 @@ fn backward_body<L: Lanes, const N: usize>(
 ) {
     let (x, gain, bias) = (eights(x), &eights(gain)[..N], &eights(bias)[..N]);
     let (d_gain, d_bias) = (&mut eights_mut(d_gain)[..N], &mut eights_mut(d_bias)[..N]);
-    let width = L::Quad::splat((8 * N) as f32);
-    let blocks = eights_mut(d_x).chunks_mut(ROWS * N).zip(eights(g).chunks(ROWS * N)).enumerate();
-    for (block, (d_x, g)) in blocks {
-        let x = rows_from::<N>(x, block * ROWS);
-        let [mean, scale] = moments::<L, N>(x);
-        let parameters = [gain, bias];
-        let gradients = [&mut *d_gain, &mut *d_bias];
-        // Known to be four nearly always, so that the loop over them is no loop.
-        let [sums, products] = match d_x.len() / N {
-            ROWS => normed_back::<L, N>(ROWS, x, [mean, scale], parameters, g, d_x, gradients),
-            rows => normed_back::<L, N>(rows, x, [mean, scale], parameters, g, d_x, gradients),
-        };
-        let (mut mean_d, mut mean_product) = ([0.0; ROWS], [0.0; ROWS]);
-        L::sums(sums).div(width).store(&mut mean_d);
-        L::sums(products).div(width).store(&mut mean_product);
-        for (r, d_x) in d_x.chunks_exact_mut(N).enumerate() {
-            let (x, mean, scale) = (&x[r][..N], L::splat(mean[r]), L::splat(scale[r]));
-            let (mean_d, mean_product) = (L::splat(mean_d[r]), L::splat(mean_product[r]));
-            for v in 0..N {
-                let normed = L::load(&x[v]).sub(mean).mul(scale);
-                let d = L::load(&d_x[v]).sub(mean_d).sub(normed.mul(mean_product));
-                d.mul(scale).store(&mut d_x[v]);
+    let moments = of_rows(moments).chunks(GROUP / ROWS);
+    let groups = eights_mut(d_x).chunks_mut(GROUP * N).zip(eights(g).chunks(GROUP * N));
+    for ((d_x, g), (x, moments)) in groups.zip(x.chunks(GROUP * N).zip(moments)) {
+        let mut means = [[[0.0; ROWS]; 2]; GROUP / ROWS];
+        let blocks = d_x.chunks_mut(ROWS * N).zip(g.chunks(ROWS * N)).zip(x.chunks(ROWS * N));
+        for (((d_x, g), x), (&moments, means)) in blocks.zip(moments.iter().zip(&mut means)) {
+            let parameters = [gain, bias];
+            let gradients = [&mut *d_gain, &mut *d_bias];
+            *means = match d_x.len() / N {
+                ROWS => normed_back::<L, N>(ROWS, x, moments, parameters, g, d_x, gradients),
+                rows => normed_back::<L, N>(rows, x, moments, parameters, g, d_x, gradients),
+            };
+        }
+        let blocks = d_x.chunks_mut(ROWS * N).zip(x.chunks(ROWS * N));
+        for ((d_x, x), ([mean, scale], [mean_d, mean_product])) in blocks.zip(moments.iter().zip(&means)) {
+            for (r, (d_x, x)) in d_x.chunks_exact_mut(N).zip(x.chunks_exact(N)).enumerate() {
+                let (mean, scale) = (L::splat(mean[r]), L::splat(scale[r]));
+                let (mean_d, mean_product) = (L::splat(mean_d[r]), L::splat(mean_product[r]));
+                for v in 0..N {
+                    let normed = L::load(&x[v]).sub(mean).mul(scale);
+                    let d = L::load(&d_x[v]).sub(mean_d).sub(normed.mul(mean_product));
+                    d.mul(scale).store(&mut d_x[v]);
+                }
             }
         }
     }
 }
 
-/// Fills `d_x` with the gradient of the normed rows and adds to those of the parameters; the sums of each
-/// row of it, and of its products with the normed row. Column by column, so that what all rows share is
-/// read and written once.
+/// Fills `d_x` with the gradient of the normed rows and adds to those of the parameters; the mean of each
+/// row of it, and of its products with the normed row. Column by column, as in [`add_normed`].
 #[inline(always)]
 fn normed_back<L: Lanes, const N: usize>(
     rows: usize,
-    x: [&[[f32; 8]]; ROWS],
-    [mean, scale]: [[f32; ROWS]; 2],
+    x: &[[f32; 8]],
+    [mean, scale]: OfRows,
     [gain, bias]: [&[[f32; 8]]; 2],
     g: &[[f32; 8]],
     d_x: &mut [[f32; 8]],
     [d_gain, d_bias]: [&mut [[f32; 8]]; 2],
-) -> [[L; ROWS]; 2] {
-    let (g, d_x) = (&g[..rows * N], &mut d_x[..rows * N]);
+) -> OfRows {
+    let (x, g, d_x) = (&x[..rows * N], &g[..rows * N], &mut d_x[..rows * N]);
     let (mut sums, mut products) = ([L::splat(0.0); ROWS], [L::splat(0.0); ROWS]);
     for v in 0..N {
         let (weight, offset) = (L::load(&gain[v]), L::load(&bias[v]));
         let (mut of_gain, mut of_bias) = (L::load(&d_gain[v]), L::load(&d_bias[v]));
         for r in 0..rows {
-            let normed = L::load(&x[r][..N][v]).sub(L::splat(mean[r])).mul(L::splat(scale[r]));
+            let normed = L::load(&x[r * N + v]).sub(L::splat(mean[r])).mul(L::splat(scale[r]));
             let out = normed.mul_add(weight, offset);
             let passed = out.where_above_zero(L::load(&g[r * N + v]));
             of_gain = passed.mul_add(normed, of_gain);
@@ -170,5 +210,9 @@ fn normed_back<L: Lanes, const N: usize>(
         of_gain.store(&mut d_gain[v]);
         of_bias.store(&mut d_bias[v]);
     }
-    [sums, products]
+    let share = L::Quad::splat(1.0 / (8 * N) as f32);
+    let mut means = [[0.0; ROWS]; 2];
+    L::sums(sums).mul(share).store(&mut means[0]);
+    L::sums(products).mul(share).store(&mut means[1]);
+    means
 }

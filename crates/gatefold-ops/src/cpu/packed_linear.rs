@@ -19,6 +19,7 @@ use super::{
     chunks::map_tasks,
     flat::{Tracked, dims, floats, row_major, tensor},
     linear,
+    unset::Unset,
     zeros::{remember, zeros},
 };
 use crate::{Activation, ActivePairs};
@@ -41,14 +42,10 @@ fn busy(pairs: &ActivePairs) -> impl Iterator<Item = usize> {
 fn run([x, weight, bias]: [FlexTensor; 3], act: Activation, pairs: &ActivePairs) -> (State, FlexTensor) {
     let [x, weight, bias] = [x, weight, bias].map(row_major);
     let [_, inputs, outputs] = dims(&weight);
-    let mut y = vec![0.0; pairs.len() * outputs];
-    let mut rest = y.as_mut_slice();
-    let mut tasks = Vec::new();
-    for expert in busy(pairs) {
-        let own;
-        (own, rest) = rest.split_at_mut(pairs.of_expert(expert).len() * outputs);
-        tasks.push((expert, own));
-    }
+    let mut y = Unset::new(pairs.len() * outputs);
+    let mut rest = y.whole();
+    let own = |expert| (expert, rest.take(pairs.of_expert(expert).len() * outputs));
+    let tasks = busy(pairs).map(own).collect();
     map_tasks(tasks, 2 * pairs.len() * inputs * outputs, |(expert, y)| {
         let own = pairs.of_expert(expert);
         let x = &floats(&x)[own.start * inputs..own.end * inputs];
@@ -56,7 +53,7 @@ fn run([x, weight, bias]: [FlexTensor; 3], act: Activation, pairs: &ActivePairs)
         let bias = &floats(&bias)[expert * outputs..][..outputs];
         linear::forward(x, weight, bias, [own.len(), inputs, outputs], act, y);
     });
-    let y = tensor(y, [pairs.len(), outputs]);
+    let y = tensor(y.finish(), [pairs.len(), outputs]);
     (State { x, weight, y: y.clone(), act, pairs: pairs.clone() }, y)
 }
 

@@ -7,10 +7,13 @@
 
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 use super::{
     level::{Level, level},
     microkernel::{self, PANEL, Tile},
     scratch::Scratch,
+    unset::{Part, assume_set},
 };
 
 /// A matrix as a view: element (i, j) is `data[i * row_stride + j * col_stride]`.
@@ -49,6 +52,8 @@ pub(crate) enum Init<'a> {
     Zero,
     /// One row for all rows of C: a bias.
     Row(&'a [f32]),
+    /// A matrix of C's shape.
+    Rows(&'a [f32]),
     /// What C holds: sums that go on.
     Held,
 }
@@ -185,6 +190,39 @@ pub(crate) fn gemm(
     c: &mut [f32],
     finish: impl Fn(&mut [f32]),
 ) {
+    // SAFETY: `MaybeUninit<f32>` lies in memory as `f32` does; C is set before and stays so.
+    unsafe {
+        let c = &mut *(std::ptr::from_mut(c) as *mut [MaybeUninit<f32>]);
+        set_product(level, a, b, init, c, finish);
+    }
+}
+
+/// [`gemm`] into memory that is not set yet, from anything but [`Init::Held`].
+pub(crate) fn gemm_unset<'a>(
+    level: Level,
+    a: Matrix<'_>,
+    b: &Panels<'_>,
+    init: Init<'_>,
+    c: Part<'a>,
+    finish: impl Fn(&mut [f32]),
+) -> &'a mut [f32] {
+    assert!(!matches!(init, Init::Held), "memory that is not set holds nothing");
+    // SAFETY: a product sets every element, and reads none that it did not set.
+    unsafe { c.set_by(|c| set_product(level, a, b, init, c, finish)) }
+}
+
+/// Sets every element of `c`.
+///
+/// # Safety
+/// With [`Init::Held`] every element is set before.
+unsafe fn set_product(
+    level: Level,
+    a: Matrix<'_>,
+    b: &Panels<'_>,
+    init: Init<'_>,
+    c: &mut [MaybeUninit<f32>],
+    finish: impl Fn(&mut [f32]),
+) {
     let (rows, n) = (a.rows, b.n);
     assert_eq!(a.cols, b.k, "inner sizes of a matrix product");
     assert_eq!(c.len(), rows * n, "size of the result of a matrix product");
@@ -195,8 +233,10 @@ pub(crate) fn gemm(
         let last = (rows - 1) * a.row_stride + (b.k - 1) * a.col_stride;
         assert!(last < a.data.len(), "the last element of A is in its data");
     }
-    if let Init::Row(row) = init {
-        assert_eq!(row.len(), n, "length of the first row of sums");
+    match init {
+        Init::Row(row) => assert_eq!(row.len(), n, "length of the first row of sums"),
+        Init::Rows(matrix) => assert_eq!(matrix.len(), rows * n, "size of the first sums"),
+        Init::Zero | Init::Held => {}
     }
     let shapes = microkernel::shapes(level);
     for (block, c) in c.chunks_mut(HOT_ROWS * n).enumerate() {
@@ -210,14 +250,15 @@ pub(crate) fn gemm(
             while p * PANEL < n {
                 let panels = if (p + wide) * PANEL <= n { wide } else { 1 };
                 let shape = (height, panels, tiles);
-                // SAFETY: `level` is one this machine has; A was checked above, B has its
-                // panels by construction, C has `end` rows of `n`.
+                // SAFETY: `level` is one this machine has; A and init were checked above, B has its
+                // panels by construction, C has `end` rows of `n`, set if they are read.
                 unsafe { tiles_at(level, shape, a, b, init, c, (block * HOT_ROWS, row, p)) };
                 p += panels;
             }
             row += tiles * height;
         }
-        finish(c);
+        // SAFETY: the tiles cover the block.
+        finish(unsafe { assume_set(c) });
     }
 }
 
@@ -241,6 +282,9 @@ pub(crate) fn narrow(level: Level, a: Matrix<'_>, b: Matrix<'_>, init: Init<'_>,
         match init {
             Init::Zero => column.fill(0.0),
             Init::Row(row) => column.fill(row[j]),
+            Init::Rows(first) => {
+                column.iter_mut().zip(first.chunks_exact(n)).for_each(|(sum, row)| *sum = row[j])
+            }
             Init::Held => column.iter_mut().zip(c.chunks_exact(n)).for_each(|(sum, row)| *sum = row[j]),
         }
     }
@@ -256,14 +300,14 @@ pub(crate) fn narrow(level: Level, a: Matrix<'_>, b: Matrix<'_>, init: Init<'_>,
 /// part of goes through a buffer, tile by tile.
 ///
 /// # Safety
-/// `level` is one this machine has; the tiles' rows and panels exist.
+/// `level` is one this machine has; the tiles' rows and panels exist; C is set if it is held.
 unsafe fn tiles_at(
     level: Level,
     (height, panels, count): (usize, usize, usize),
     a: Matrix<'_>,
     b: &Panels<'_>,
     init: Init<'_>,
-    c: &mut [f32],
+    c: &mut [MaybeUninit<f32>],
     (block_row, at, p): (usize, usize, usize),
 ) {
     const ZEROS: [f32; 4 * PANEL] = [0.0; 4 * PANEL];
@@ -281,13 +325,16 @@ unsafe fn tiles_at(
         b_panel,
         init: ZEROS.as_ptr(),
         init_row: 0,
-        c: c[at * n + p * PANEL..].as_mut_ptr(),
+        c: c[at * n + p * PANEL..].as_mut_ptr().cast(),
         c_row: n,
     };
     if width == panels * PANEL {
         match init {
             Init::Zero => {}
             Init::Row(row) => tile.init = row[p * PANEL..].as_ptr(),
+            Init::Rows(matrix) => {
+                (tile.init, tile.init_row) = (matrix[(block_row + at) * n + p * PANEL..].as_ptr(), n);
+            }
             Init::Held => (tile.init, tile.init_row) = (tile.c, n),
         }
         // SAFETY: the caller vouches for the tiles; C has `count * height` rows and these columns.
@@ -301,21 +348,28 @@ unsafe fn tiles_at(
     }
     (tile.count, tile.init, tile.c_row) = (1, start.as_ptr(), PANEL);
     for at in (at..).step_by(height).take(count) {
-        let rows = c[at * n..(at + height) * n].chunks_exact_mut(n);
-        let rows = rows.map(|row| &mut row[p * PANEL..]).zip(buffer.chunks_exact_mut(PANEL));
-        if let Init::Held = init {
-            rows.for_each(|(row, buffer)| buffer[..width].copy_from_slice(row));
+        let part = |row: usize| (at + row) * n + p * PANEL..(at + row + 1) * n;
+        for (row, buffer) in buffer.chunks_exact_mut(PANEL).take(height).enumerate() {
+            match init {
+                Init::Zero | Init::Row(_) => break,
+                Init::Rows(matrix) => {
+                    buffer[..width].copy_from_slice(&matrix[block_row * n..][part(row)]);
+                }
+                // SAFETY: the caller vouches for what is held.
+                Init::Held => buffer[..width].copy_from_slice(unsafe { assume_set(&mut c[part(row)]) }),
+            }
             tile.init_row = PANEL;
         }
         tile.c = buffer.as_mut_ptr();
-        if let Init::Held = init {
+        if tile.init_row > 0 {
             tile.init = tile.c;
         }
         // SAFETY: as above, with the buffer for C; no tile is higher than 12 rows.
         unsafe { microkernel::run(level, (height, panels), tile) };
-        let rows = c[at * n..(at + height) * n].chunks_exact_mut(n);
-        for (row, buffer) in rows.zip(buffer.chunks_exact(PANEL)) {
-            row[p * PANEL..].copy_from_slice(&buffer[..width]);
+        for (row, buffer) in buffer.chunks_exact(PANEL).take(height).enumerate() {
+            for (to, &sum) in c[part(row)].iter_mut().zip(buffer) {
+                to.write(sum);
+            }
         }
         tile.a = tile.a.wrapping_add(height * a.row_stride);
     }
@@ -324,7 +378,7 @@ unsafe fn tiles_at(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::level::mul_add;
+    use crate::cpu::{level::mul_add, unset::Unset};
 
     fn numbers(len: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
@@ -406,10 +460,15 @@ mod tests {
             let (a1, a2) = (Matrix::new(&x1, m, front), Matrix::new(&x2, m, back));
             let (b1, b2) = (Matrix::new(&w[..front * n], front, n), Matrix::new(&w[front * n..], back, n));
             let mut sums = product(level(), a1, b1, Init::Row(&bias));
-            let mut narrow_sums = sums.clone();
-            gemm(level(), a2, &Panels::new(b2, m), Init::Held, &mut sums, |_| {});
+            let (mut narrow_sums, mut narrow_from) = (sums.clone(), vec![f32::NAN; m * n]);
+            narrow(level(), a2, b2, Init::Rows(&sums), &mut narrow_from);
             narrow(level(), a2, b2, Init::Held, &mut narrow_sums);
-            assert_eq!((&sums, &narrow_sums), (&expected, &expected), "{m} {k} {n}");
+            assert_eq!((&narrow_from, &narrow_sums), (&expected, &expected), "{m} {k} {n}");
+
+            let (mut unset, panels) = (Unset::new(m * n), Panels::new(b2, m));
+            gemm_unset(level(), a2, &panels, Init::Rows(&sums), unset.whole(), |_| {});
+            gemm(level(), a2, &panels, Init::Held, &mut sums, |_| {});
+            assert_eq!((unset.finish(), sums), (expected.clone(), expected), "{m} {k} {n}");
         }
     }
 
