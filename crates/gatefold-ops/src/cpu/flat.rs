@@ -20,7 +20,29 @@ pub(crate) fn floats(t: &FlexTensor) -> &[f32] {
 
 /// The tensor with its elements in row-major order; copies only a strided view.
 pub(crate) fn row_major(t: FlexTensor) -> FlexTensor {
-    if t.is_contiguous() { t } else { t.to_contiguous() }
+    if t.is_contiguous() { t } else { by_rows(&t).unwrap_or_else(|| t.to_contiguous()) }
+}
+
+/// [`row_major`] for a view of floats whose rows lie in memory as they are: row by row rather than number by
+/// number.
+fn by_rows(t: &FlexTensor) -> Option<FlexTensor> {
+    let layout = t.layout();
+    let (shape, strides) = (layout.shape().as_slice(), layout.strides());
+    let (&width, outer) = shape.split_last()?;
+    if t.dtype() != DType::F32 || strides.last() != Some(&1) {
+        return None;
+    }
+    let mut starts = vec![layout.start_offset() as isize];
+    for (&size, &stride) in outer.iter().zip(strides) {
+        let of = |start| (0..size as isize).map(move |i| start + i * stride);
+        starts = starts.into_iter().flat_map(of).collect();
+    }
+    let buffer = t.storage::<f32>();
+    let mut elements = Vec::with_capacity(starts.len() * width);
+    for start in starts {
+        elements.extend_from_slice(&buffer[start as usize..][..width]);
+    }
+    Some(FlexTensor::new(Bytes::from_elems(elements), Layout::contiguous(shape.into()), DType::F32))
 }
 
 /// A new tensor from its elements in row-major order.
@@ -87,4 +109,29 @@ pub(crate) fn indices(t: &FlexTensor) -> Vec<usize> {
 /// The elements of a boolean tensor, one byte each, in row-major order.
 pub(crate) fn flags(t: &FlexTensor) -> Vec<bool> {
     t.to_contiguous().storage::<u8>().iter().map(|&byte| byte != 0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_in_row_major_order_are_what_burn_makes_of_them() {
+        let whole = Tensor::<Flex, 1, burn::tensor::Int>::arange(0..60, &Default::default()).float();
+        let whole = whole.reshape([3, 4, 5]);
+        let views = [
+            whole.clone().swap_dims(0, 1),
+            whole.clone().swap_dims(0, 1).narrow(0, 1, 2),
+            whole.clone().narrow(1, 1, 2).narrow(2, 2, 3),
+            whole.clone().swap_dims(1, 2),
+            whole.narrow(0, 0, 1).expand([6, 4, 5]),
+        ];
+        for (case, view) in views.map(unwrap).into_iter().enumerate() {
+            assert!(!view.is_contiguous(), "view {case}");
+            let expected = view.to_contiguous();
+            let got = row_major(view);
+            assert_eq!(got.layout().shape(), expected.layout().shape(), "view {case}");
+            assert_eq!(floats(&got), floats(&expected), "view {case}");
+        }
+    }
 }
