@@ -1,7 +1,7 @@
 //! Memory for a large result that tasks write part by part.
 //!
-//! Cleared as a whole it would go through all caches once more; so each task clears its part just before
-//! it writes there.
+//! Cleared as a whole it would go through all caches once more. So a product writes its part at once, and
+//! what adds up clears its part just before.
 
 #![allow(unsafe_code)]
 
