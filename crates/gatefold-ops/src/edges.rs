@@ -20,7 +20,11 @@ impl std::error::Error for GatEdgesError {}
 /// rows than there are sources: `targets[t]` says which source row target row `t` is.
 /// A clone shares the data.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GatEdges(Arc<Edges>);
+pub struct GatEdges {
+    edges: Arc<Edges>,
+    /// Whether target row `t` is source row `t`, for all of them; found out once.
+    targets_lead: bool,
+}
 
 #[derive(Debug, PartialEq)]
 struct Edges {
@@ -31,8 +35,13 @@ struct Edges {
     targets: Vec<u32>,
     num_sources: usize,
     num_relations: usize,
-    /// Found out once.
-    targets_lead: bool,
+}
+
+impl Edges {
+    fn shared(self) -> GatEdges {
+        let targets_lead = self.targets.iter().enumerate().all(|(t, &row)| t == row as usize);
+        GatEdges { edges: Arc::new(self), targets_lead }
+    }
 }
 
 impl GatEdges {
@@ -81,7 +90,9 @@ impl GatEdges {
         if let Some(t) = targets.iter().position(|&s| s as usize >= num_sources) {
             return refuse(format!("target row {t} is row {}, rows are {num_sources}", targets[t]));
         }
-        Ok(Self::of(offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations))
+        let edges =
+            Edges { offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations };
+        Ok(edges.shared())
     }
 
     /// Edges of another graph, of which target row `i` has the in-edges of row `rows[i]` of this one, with
@@ -90,7 +101,7 @@ impl GatEdges {
     ///
     /// Panics if lengths do not fit or a row is out of range.
     pub fn with_rows(&self, rows: &[u32], sources: Vec<u32>, targets: Vec<u32>, num_sources: usize) -> Self {
-        let of = &self.0;
+        let of = &self.edges;
         let mut offsets = Vec::with_capacity(rows.len() + 1);
         let (mut relations, mut log_multiplicity) =
             (Vec::with_capacity(sources.len()), Vec::with_capacity(sources.len()));
@@ -105,79 +116,60 @@ impl GatEdges {
         assert_eq!(targets.len(), rows.len(), "with_rows: a place for every target row");
         let most = sources.iter().chain(&targets).max().map_or(0, |&row| row as usize + 1);
         assert!(most <= num_sources, "with_rows: row {most} of {num_sources}");
-        Self::of(offsets, sources, relations, log_multiplicity, targets, num_sources, of.num_relations)
-    }
-
-    fn of(
-        offsets: Vec<u32>,
-        sources: Vec<u32>,
-        relations: Vec<u32>,
-        log_multiplicity: Vec<f32>,
-        targets: Vec<u32>,
-        num_sources: usize,
-        num_relations: usize,
-    ) -> Self {
-        let targets_lead = targets.iter().enumerate().all(|(t, &row)| t == row as usize);
-        Self(Arc::new(Edges {
-            offsets,
-            sources,
-            relations,
-            log_multiplicity,
-            targets,
-            num_sources,
-            num_relations,
-            targets_lead,
-        }))
+        let num_relations = of.num_relations;
+        let edges =
+            Edges { offsets, sources, relations, log_multiplicity, targets, num_sources, num_relations };
+        edges.shared()
     }
 
     /// Where each target row's edges begin, `[T + 1]`.
     pub fn offsets(&self) -> &[u32] {
-        &self.0.offsets
+        &self.edges.offsets
     }
 
     /// The source row of each edge, `[E]`.
     pub fn sources(&self) -> &[u32] {
-        &self.0.sources
+        &self.edges.sources
     }
 
     /// The relation of each edge, `[E]`.
     pub fn relations(&self) -> &[u32] {
-        &self.0.relations
+        &self.edges.relations
     }
 
     /// What is added to each edge's score after the LeakyReLU, `[E]`.
     pub fn log_multiplicity(&self) -> &[f32] {
-        &self.0.log_multiplicity
+        &self.edges.log_multiplicity
     }
 
     /// The source row that each target row is, `[T]`.
     pub fn targets(&self) -> &[u32] {
-        &self.0.targets
+        &self.edges.targets
     }
 
     /// Whether target row `t` is source row `t`, for all of them.
     pub(crate) fn targets_lead(&self) -> bool {
-        self.0.targets_lead
+        self.targets_lead
     }
 
     /// Number of source rows `S`.
     pub fn num_sources(&self) -> usize {
-        self.0.num_sources
+        self.edges.num_sources
     }
 
     /// Number of target rows `T`.
     pub fn num_targets(&self) -> usize {
-        self.0.targets.len()
+        self.edges.targets.len()
     }
 
     /// Number of edges `E`.
     pub fn num_edges(&self) -> usize {
-        self.0.sources.len()
+        self.edges.sources.len()
     }
 
     /// Number of relations `R`.
     pub fn num_relations(&self) -> usize {
-        self.0.num_relations
+        self.edges.num_relations
     }
 }
 

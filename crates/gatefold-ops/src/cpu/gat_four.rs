@@ -308,7 +308,8 @@ fn weights_back_body<L: Lanes, const V: usize, const R: usize>(
     for (t, g) in rows::<V, 4>(g).iter().enumerate() {
         let g = load_row::<L, V>(g);
         let range = layer.edges_of(t);
-        let (sources, of) = (&layer.edges.sources()[range.clone()], &layer.edges.relations()[range.clone()]);
+        let sources = &layer.edges.sources()[range.clone()];
+        let relation_of = &layer.edges.relations()[range.clone()];
         let (alpha, d_score) = (&attention[range.clone()], &mut d_score[range]);
         let mut mean = L::Quad::splat(0.0);
         for ((&j, alpha), d) in sources.iter().zip(alpha).zip(d_score.iter_mut()) {
@@ -316,7 +317,7 @@ fn weights_back_body<L: Lanes, const V: usize, const R: usize>(
             mean = mean.add(L::Quad::load(alpha).mul(d_alpha));
             d_alpha.store(d);
         }
-        for ((alpha, &relation), d) in alpha.iter().zip(of).zip(d_score) {
+        for ((alpha, &relation), d) in alpha.iter().zip(relation_of).zip(d_score) {
             let of_score = L::Quad::load(alpha).mul(L::Quad::load(d).sub(mean));
             of_score.store(d);
             if let Some(relations) = &mut relations {
