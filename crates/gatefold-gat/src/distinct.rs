@@ -20,11 +20,9 @@ const STATES: usize = 128;
 #[derive(Debug)]
 pub(crate) struct DistinctRows {
     /// Input row of the encoder of each distinct input, all graphs one after the other.
-    pub(crate) inputs: Vec<u32>,
-    /// Its activation.
-    pub(crate) activations: Vec<f32>,
-    /// Its features.
-    pub(crate) features: Vec<f32>,
+    pub(crate) rows: Vec<u32>,
+    /// Its activation and features, `[R, 1 + G]`.
+    pub(crate) inputs: Vec<f32>,
     /// For each layer the edges of every graph.
     pub(crate) layers: Vec<Vec<GatEdges>>,
     /// Distinct row of the last layer of each state and readout row, `[B * T]`.
@@ -47,9 +45,8 @@ impl DistinctRows {
             + topology.layers.iter().map(|layer| layer.edges.num_targets()).sum::<usize>();
         let mut search = Search::new(topology, batch);
         let mut rows = Self {
+            rows: Vec::new(),
             inputs: Vec::new(),
-            activations: Vec::new(),
-            features: Vec::new(),
             layers: vec![Vec::new(); topology.layers.len()],
             readout: Vec::with_capacity(states * topology.readout_nodes.len()),
         };
@@ -253,8 +250,8 @@ struct Search<'a> {
     features: usize,
     /// The input and each layer.
     levels: Vec<Level>,
-    activations: Vec<f32>,
-    of_features: Vec<f32>,
+    /// Activation and features of each distinct input.
+    inputs: Vec<f32>,
     state: u32,
 }
 
@@ -266,8 +263,7 @@ impl<'a> Search<'a> {
             batch,
             features: batch.features.len() / batch.activations.len().max(1),
             levels: std::iter::once(Level::new(topology.input_nodes.len())).chain(layers).collect(),
-            activations: Vec::new(),
-            of_features: Vec::new(),
+            inputs: Vec::new(),
             state: 0,
         };
         search.begin();
@@ -280,7 +276,7 @@ impl<'a> Search<'a> {
         for (level, layer) in self.levels[1..].iter_mut().zip(&self.topology.layers) {
             level.begin(Some(&layer.edges));
         }
-        (self.activations, self.of_features) = (vec![0.0; inputs], vec![0.0; inputs * self.features]);
+        self.inputs = vec![0.0; inputs * (1 + self.features)];
     }
 
     fn num_rows(&self) -> usize {
@@ -306,25 +302,18 @@ impl<'a> Search<'a> {
         let level = &mut self.levels[0];
         for_each_moved(activations, features, |node| {
             let Some(row) = self.topology.input_row(node) else { return };
-            let activation = activations[node];
-            let features = &features[node * width..(node + 1) * width];
-            let bits = features.iter().map(|x| x.to_bits()).chain([activation.to_bits(), row]);
+            let numbers = || activations[node..=node].iter().chain(&features[node * width..][..width]);
+            let bits = numbers().map(|x| x.to_bits()).chain([row]);
             let hash = bits.fold(0, |hash: u64, bits| mix(hash.rotate_left(5) ^ u64::from(bits)));
             let known = level.found.find(hash, |id| {
                 let at = id as usize;
-                let same = |a: &f32, b: &f32| a.to_bits() == b.to_bits();
-                level.row[at] == row
-                    && same(&self.activations[at], &activation)
-                    && self.of_features[at * width..(at + 1) * width]
-                        .iter()
-                        .zip(features)
-                        .all(|(a, b)| same(a, b))
+                let held = &self.inputs[at * (1 + width)..][..1 + width];
+                level.row[at] == row && held.iter().zip(numbers()).all(|(a, b)| a.to_bits() == b.to_bits())
             });
             let id = known.unwrap_or_else(|| {
                 let id = level.row.len() as u32;
                 level.row.push(row);
-                self.activations.push(activation);
-                self.of_features.extend_from_slice(features);
+                self.inputs.extend(numbers());
                 level.found.insert(hash, id);
                 id
             });
@@ -376,9 +365,8 @@ impl<'a> Search<'a> {
 
     /// Hands the rows of the graph on and begins the next.
     fn finish(&mut self, rows: &mut DistinctRows) {
-        rows.inputs.extend_from_slice(&self.levels[0].row);
-        rows.activations.append(&mut self.activations);
-        rows.features.append(&mut self.of_features);
+        rows.rows.extend_from_slice(&self.levels[0].row);
+        rows.inputs.append(&mut self.inputs);
         for (layer, graphs) in rows.layers.iter_mut().enumerate() {
             let num_sources = self.levels[layer].row.len();
             let level = &mut self.levels[layer + 1];

@@ -7,7 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_graph::TypedGraph;
 use gatefold_ops::{
-    Activation, GatRows, OpsBackend, embed_activations, gather_rows, init, linear, mix, probe, softmax,
+    Activation, GatRows, OpsBackend, embed_nodes, gather_rows, init, linear, mix, probe, softmax,
 };
 use rand::Rng;
 
@@ -27,8 +27,8 @@ mod over_distinct;
 /// `h_graph = sum_v softmax(s)_v x_v` over the readout nodes.
 ///
 /// Only nodes that the readout reaches are computed. The first projection exploits that the input
-/// is `c_v + a_v e + f_v P`: `W x_v = W c_v + a_v W e + f_v P W`, so without node features it costs
-/// nothing per sample, and with G of them a product of width G.
+/// is `c_v + a_v e + f_v P`: `W x_v = W c_v + a_v W e + f_v P W`, so it costs a product of width
+/// `1 + G` for G features.
 ///
 /// What repeats is computed once: where few nodes are active, most rows of a batch are equal to others,
 /// because row v of layer l depends on the inputs within l steps of v alone. Then each distinct row is
@@ -179,7 +179,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
         drawn: Option<&GraphDraws<B>>,
         attended: usize,
     ) -> GraphEncoding<B> {
-        self.assert_nodes(&activations);
+        self.assert_inputs(&activations, node_features.as_ref());
         if drawn.is_none() && attended == 0 {
             let distinct = self.distinct_rows(&activations, node_features.as_ref());
             if let Some(distinct) = distinct {
@@ -190,9 +190,12 @@ impl<B: OpsBackend> GraphEncoder<B> {
         self.forward_all(activations, node_features, drawn, attended, drawn.is_some())
     }
 
-    fn assert_nodes(&self, activations: &Tensor<B, 2>) {
+    fn assert_inputs(&self, activations: &Tensor<B, 2>, node_features: Option<&Tensor<B, 3>>) {
         let [_, num_nodes] = activations.dims();
         assert_eq!(num_nodes, self.node_embedding.dims()[0], "one activation per graph node");
+        let given = node_features.map_or(0, |features| features.dims()[2]);
+        let expected = self.feature_projection.as_ref().map_or(0, |projection| projection.dims()[0]);
+        assert_eq!(given, expected, "features of a node, and those that the encoder was made for");
     }
 
     /// All rows of all states.
@@ -209,7 +212,7 @@ impl<B: OpsBackend> GraphEncoder<B> {
             let expected = (batch, self.layers.len());
             assert_eq!((drawn.rows, drawn.layers.len()), expected, "rows and layers of the draws");
         }
-        self.assert_nodes(&activations);
+        self.assert_inputs(&activations, node_features.as_ref());
         let device = activations.device();
         let rows = self.topology.input_nodes.len();
         let (activations, node_features) = if rows == num_nodes {
@@ -218,32 +221,25 @@ impl<B: OpsBackend> GraphEncoder<B> {
             let features = node_features.map(|features| features.select(1, self.input_nodes(&device)));
             (activations.select(1, self.input_nodes(&device)), features)
         };
-        let featured = self.feature_projection.as_ref().map(|projection| {
-            let features = node_features.expect("this encoder was made for nodes with features");
-            let width = features.dims()[2];
-            (features.reshape([batch * rows, width]), projection.val())
-        });
+        let inputs = activations.unsqueeze_dim(2); // [B, S, 1 + G]
+        let inputs = match node_features {
+            None => inputs,
+            Some(features) => Tensor::cat(vec![inputs, features], 2),
+        };
         let base = self.input_base(&device); // [S, D]
-        let direction = self.activation_embedding.val(); // [1, D]
+        let directions = self.input_directions(); // [1 + G, D]
 
         let mut attention = Vec::with_capacity(self.layers.len());
         let mut rows_of_layers = Vec::with_capacity(self.layers.len());
         let mut tracked = Vec::new();
-        let mut x = embed(base.clone(), activations.clone(), direction.clone()); // [B, S, D]
+        let mut x = embed_nodes(base.clone(), inputs.clone(), directions.clone()); // [B, S, D]
         x = probe::tensor("activation/gat_input", x);
-        if let Some((features, projection)) = &featured {
-            x = x + projected(features.clone(), projection.clone(), [batch, rows]);
-        }
         for (i, layer) in self.layers.iter().enumerate() {
             let drawn = drawn.map(|drawn| &drawn.layers[i]);
             let reads_whole_vectors = drawn.is_none_or(|drawn| drawn.features.is_none());
             let rows = if i == 0 && reads_whole_vectors {
-                let mut h =
-                    embed(layer.project(base.clone()), activations.clone(), layer.project(direction.clone()));
-                if let Some((features, projection)) = &featured {
-                    h = h + projected(features.clone(), layer.project(projection.clone()), [batch, rows]);
-                }
-                GatRows::Projected(h)
+                let (base, directions) = (layer.project(base.clone()), layer.project(directions.clone()));
+                GatRows::Projected(embed_nodes(base, inputs.clone(), directions))
             } else if drawn.is_some() {
                 GatRows::Projected(layer.project_rows(x.clone(), drawn))
             } else {
@@ -283,6 +279,15 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let identity =
             if rows == identity.dims()[0] { identity } else { identity.select(0, self.input_nodes(device)) };
         self.kind_embedding.val().select(0, index(self.input_kinds.clone(), device)) + identity
+    }
+
+    /// What a node's activation and features move its input along `[1 + G, D]`.
+    fn input_directions(&self) -> Tensor<B, 2> {
+        let activation = self.activation_embedding.val();
+        match &self.feature_projection {
+            None => activation,
+            Some(projection) => Tensor::cat(vec![activation, projection.val()], 0),
+        }
     }
 
     /// Graph node of each input row.
@@ -326,24 +331,4 @@ impl<B: OpsBackend> GraphEncoder<B> {
 fn index<B: Backend>(values: Vec<i32>, device: &B::Device) -> Tensor<B, 1, Int> {
     let count = values.len();
     Tensor::from_data(TensorData::new(values, [count]), device)
-}
-
-/// `f_v P` of every row, `[B * S, G]` times `[G, D]`, as `[B, S, D]`.
-fn projected<B: OpsBackend>(
-    features: Tensor<B, 2>,
-    projection: Tensor<B, 2>,
-    [batch, rows]: [usize; 2],
-) -> Tensor<B, 3> {
-    let [_, width] = projection.dims();
-    let zero = Tensor::zeros([width], &features.device());
-    linear(features, projection, zero, Activation::Identity).reshape([batch, rows, width])
-}
-
-fn embed<B: OpsBackend>(
-    base: Tensor<B, 2>,
-    activations: Tensor<B, 2>,
-    direction: Tensor<B, 2>,
-) -> Tensor<B, 3> {
-    let width = direction.dims()[1];
-    embed_activations(base, activations, direction.reshape([width]))
 }

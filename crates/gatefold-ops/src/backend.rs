@@ -153,23 +153,23 @@ pub trait OpsBackend: Backend {
         composed::norm_relu(x, gamma, beta, residual)
     }
 
-    /// See [`crate::embed_activations`].
-    fn embed_activations(
+    /// See [`crate::embed_nodes`].
+    fn embed_nodes(
         base: Tensor<Self, 2>,
-        activations: Tensor<Self, 2>,
-        direction: Tensor<Self, 1>,
+        inputs: Tensor<Self, 3>,
+        directions: Tensor<Self, 2>,
     ) -> Tensor<Self, 3> {
-        composed::embed_activations(base, activations, direction)
+        composed::embed_nodes(base, inputs, directions)
     }
 
     /// See [`crate::embed_rows`].
     fn embed_rows(
         base: Tensor<Self, 2>,
         rows: &Arc<[u32]>,
-        activations: Tensor<Self, 1>,
-        direction: Tensor<Self, 1>,
+        inputs: Tensor<Self, 2>,
+        directions: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        composed::embed_rows(base, rows, activations, direction)
+        composed::embed_rows(base, rows, inputs, directions)
     }
 
     /// See [`crate::mix_rows`].

@@ -131,29 +131,28 @@ macro_rules! fused_operations {
             wrap(mlp::$flat$(::<$checkpoints>)?(unwrap(x), unwrap(parameters), mlp, true))
         }
 
-        fn embed_activations(
+        fn embed_nodes(
             base: Tensor<Self, 2>,
-            activations: Tensor<Self, 2>,
-            direction: Tensor<Self, 1>,
+            inputs: Tensor<Self, 3>,
+            directions: Tensor<Self, 2>,
         ) -> Tensor<Self, 3> {
-            if !all_f32!(base, activations, direction) {
-                return composed::embed_activations(base, activations, direction);
+            if !all_f32!(base, inputs, directions) {
+                return composed::embed_nodes(base, inputs, directions);
             }
-            let (base, activations) = (unwrap(base), unwrap(activations));
-            wrap(embed::$entry$(::<$checkpoints>)?(base, activations, unwrap(direction)))
+            wrap(embed::$entry$(::<$checkpoints>)?(unwrap(base), unwrap(inputs), unwrap(directions)))
         }
 
         fn embed_rows(
             base: Tensor<Self, 2>,
             rows: &Arc<[u32]>,
-            activations: Tensor<Self, 1>,
-            direction: Tensor<Self, 1>,
+            inputs: Tensor<Self, 2>,
+            directions: Tensor<Self, 2>,
         ) -> Tensor<Self, 2> {
-            if !all_f32!(base, activations, direction) {
-                return composed::embed_rows(base, rows, activations, direction);
+            if !all_f32!(base, inputs, directions) {
+                return composed::embed_rows(base, rows, inputs, directions);
             }
-            let (base, activations) = (unwrap(base), unwrap(activations));
-            wrap(embed_rows::$entry$(::<$checkpoints>)?(base, rows, activations, unwrap(direction)))
+            let (base, inputs) = (unwrap(base), unwrap(inputs));
+            wrap(embed_rows::$entry$(::<$checkpoints>)?(base, rows, inputs, unwrap(directions)))
         }
 
         fn mix_rows(weights: Tensor<Self, 2>, items: Tensor<Self, 2>, rows: &Arc<[u32]>) -> Tensor<Self, 2> {

@@ -1,4 +1,4 @@
-//! Node inputs of a static graph: an embedding moved along one direction by each activation.
+//! Node inputs of a static graph: an embedding moved along some directions by each node's numbers.
 
 use std::sync::Arc;
 
@@ -6,62 +6,62 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use crate::{OpsBackend, composed as compositions};
 
-/// `x_bv = base_v + a_bv * direction`.
+/// `x_bv = base_v + sum_g a_bvg * direction_g`.
 ///
-/// Shapes: `base` `[V, D]`, `activations` `[B, V]` (data: it gets no gradient), `direction` `[D]`;
+/// Shapes: `base` `[V, D]`, `inputs` `[B, V, G]` (data: they get no gradient), `directions` `[G, D]`;
 /// result `[B, V, D]`. Panics if shapes differ.
-pub fn embed_activations<B: OpsBackend>(
+pub fn embed_nodes<B: OpsBackend>(
     base: Tensor<B, 2>,
-    activations: Tensor<B, 2>,
-    direction: Tensor<B, 1>,
+    inputs: Tensor<B, 3>,
+    directions: Tensor<B, 2>,
 ) -> Tensor<B, 3> {
-    let ([rows, width], [_, nodes], [length]) = (base.dims(), activations.dims(), direction.dims());
+    let ([rows, width], [_, nodes, numbers]) = (base.dims(), inputs.dims());
     assert!(
-        rows == nodes && width == length,
-        "embed_activations: base [{rows}, {width}], {nodes} activations, direction of {length}"
+        rows == nodes && directions.dims() == [numbers, width],
+        "embed_nodes: base [{rows}, {width}], {nodes} nodes of {numbers} numbers, directions {:?}",
+        directions.dims()
     );
-    B::embed_activations(base, activations, direction)
+    B::embed_nodes(base, inputs, directions)
 }
 
-/// [`embed_activations`] by plain tensor operations.
+/// [`embed_nodes`] by plain tensor operations.
 pub fn composed<B: Backend>(
     base: Tensor<B, 2>,
-    activations: Tensor<B, 2>,
-    direction: Tensor<B, 1>,
+    inputs: Tensor<B, 3>,
+    directions: Tensor<B, 2>,
 ) -> Tensor<B, 3> {
-    let activations = activations.detach().unsqueeze_dim::<3>(2); // [B, V, 1]
-    base.unsqueeze() + activations * direction.unsqueeze()
+    base.unsqueeze() + inputs.detach().matmul(directions.unsqueeze())
 }
 
-/// `x_r = base_rows[r] + a_r * direction`: [`embed_activations`] of picked rows.
+/// `x_r = base_rows[r] + sum_g a_rg * direction_g`: [`embed_nodes`] of picked rows, with its bits.
 ///
-/// Shapes: `base` `[V, D]`, `activations` `[R]` (data: it gets no gradient), `direction` `[D]`; result
+/// Shapes: `base` `[V, D]`, `inputs` `[R, G]` (data: they get no gradient), `directions` `[G, D]`; result
 /// `[R, D]`. Panics if shapes differ or a row is not below V.
 pub fn embed_rows<B: OpsBackend>(
     base: Tensor<B, 2>,
     rows: &Arc<[u32]>,
-    activations: Tensor<B, 1>,
-    direction: Tensor<B, 1>,
+    inputs: Tensor<B, 2>,
+    directions: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
-    let ([count, width], [picked], [length]) = (base.dims(), activations.dims(), direction.dims());
+    let ([count, width], [picked, numbers]) = (base.dims(), inputs.dims());
     assert!(
-        rows.len() == picked && width == length,
-        "embed_rows: base [{count}, {width}], {picked} activations of {} rows, direction of {length}",
-        rows.len()
+        rows.len() == picked && directions.dims() == [numbers, width],
+        "embed_rows: base [{count}, {width}], {} rows, {picked} of {numbers} numbers, directions {:?}",
+        rows.len(),
+        directions.dims()
     );
     if let Some(&most) = rows.iter().max() {
         assert!((most as usize) < count, "embed_rows: row {most} of {count}");
     }
-    B::embed_rows(base, rows, activations, direction)
+    B::embed_rows(base, rows, inputs, directions)
 }
 
 /// [`embed_rows`] by plain tensor operations.
 pub fn composed_rows<B: Backend>(
     base: Tensor<B, 2>,
     rows: &Arc<[u32]>,
-    activations: Tensor<B, 1>,
-    direction: Tensor<B, 1>,
+    inputs: Tensor<B, 2>,
+    directions: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
-    let picked = compositions::gather_rows(base, rows);
-    picked + activations.detach().unsqueeze_dim::<2>(1) * direction.unsqueeze()
+    compositions::gather_rows(base, rows) + inputs.detach().matmul(directions)
 }

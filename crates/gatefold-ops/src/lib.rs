@@ -47,7 +47,7 @@ pub use all_masked::AllMasked;
 pub use backend::{OpsAutodiffBackend, OpsBackend};
 pub use cpu::simd_level;
 pub use edges::{GatEdges, GatEdgesError};
-pub use embed::{embed_activations, embed_rows};
+pub use embed::{embed_nodes, embed_rows};
 pub use entmax15::entmax15;
 pub use expert_linear::expert_linear;
 pub use finite::first_non_finite;
@@ -72,7 +72,7 @@ pub use sparsemax::sparsemax;
 pub mod composed {
     pub use crate::adamw::{composed_norm as squared_norm, composed_step as adamw_step};
     pub use crate::all_masked::composed as all_masked_row;
-    pub use crate::embed::{composed as embed_activations, composed_rows as embed_rows};
+    pub use crate::embed::{composed as embed_nodes, composed_rows as embed_rows};
     pub use crate::entmax15::composed as entmax15;
     pub use crate::expert_linear::composed as expert_linear;
     pub use crate::finite::composed as first_non_finite;

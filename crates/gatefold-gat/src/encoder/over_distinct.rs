@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use gatefold_ops::{GatRows, OpsBackend, embed_rows, gather_rows, mix_rows, probe, softmax};
 
-use super::{GraphEncoder, GraphEncoding, Readout, projected};
+use super::{GraphEncoder, GraphEncoding, Readout};
 use crate::distinct::{DistinctRows, NodeInputs};
 
 impl<B: OpsBackend> GraphEncoder<B> {
@@ -42,28 +42,19 @@ impl<B: OpsBackend> GraphEncoder<B> {
         rows: DistinctRows,
         device: &B::Device,
     ) -> GraphEncoding<B> {
-        let DistinctRows { inputs, activations, features, layers, readout } = rows;
-        let computed = layers.iter().flatten().map(|edges| edges.num_targets()).sum::<usize>() + inputs.len();
-        let (count, inputs) = (inputs.len(), Arc::<[u32]>::from(inputs));
-        let activations = Tensor::<B, 1>::from_data(TensorData::new(activations, [count]), device);
-        let featured = self.feature_projection.as_ref().map(|projection| {
-            let width = features.len() / count;
-            (Tensor::<B, 2>::from_data(TensorData::new(features, [count, width]), device), projection.val())
-        });
-        let base = self.input_base(device); // [S, D]
-        let direction = self.activation_embedding.val(); // [1, D]
-        let embedded = |base: Tensor<B, 2>, direction: Tensor<B, 2>| {
-            let [_, width] = direction.dims();
-            let rows = embed_rows(base, &inputs, activations.clone(), direction.reshape([width]));
-            rows.reshape([1, count, width])
+        let DistinctRows { rows, inputs, layers, readout } = rows;
+        let computed = layers.iter().flatten().map(|edges| edges.num_targets()).sum::<usize>() + rows.len();
+        let (count, rows) = (rows.len(), Arc::<[u32]>::from(rows));
+        let numbers = inputs.len() / count;
+        let inputs = Tensor::<B, 2>::from_data(TensorData::new(inputs, [count, numbers]), device);
+        let (base, directions) = (self.input_base(device), self.input_directions()); // [S, D], [1 + G, D]
+        let embedded = |base: Tensor<B, 2>, directions: Tensor<B, 2>| {
+            let [_, width] = directions.dims();
+            embed_rows(base, &rows, inputs.clone(), directions).reshape([1, count, width])
         };
         let first = &self.layers[0];
-        let mut x = embedded(base.clone(), direction.clone()); // [1, R, D]
-        let mut h = embedded(first.project(base), first.project(direction));
-        if let Some((features, projection)) = featured {
-            x = x + projected(features.clone(), projection.clone(), [1, count]);
-            h = h + projected(features, first.project(projection), [1, count]);
-        }
+        let mut x = embedded(base.clone(), directions.clone()); // [1, R, D]
+        let h = embedded(first.project(base), first.project(directions));
         let mut projected_rows = Some(h);
         for (layer, graphs) in self.layers.iter().zip(&layers) {
             let rows = projected_rows.take().map_or_else(|| layer.rows(), GatRows::Projected);

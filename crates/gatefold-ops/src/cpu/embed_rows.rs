@@ -1,6 +1,6 @@
 //! The inputs of picked nodes in one pass, and the backward pass.
 
-// V rows to pick from, R picked rows, D width
+// V rows to pick from, R picked rows, G numbers of a row, D width
 
 use std::sync::Arc;
 
@@ -16,61 +16,17 @@ use burn::backend::{
 
 use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
-    level::{mul_add, multiversion},
-    math::add_scaled,
+    gather_rows::{gathered, scattered},
+    level::level,
+    sgemm::{Init, Matrix, Panels, gemm},
 };
 
-multiversion! {
-    fn embed(base: &[f32], rows: &[u32], activations: &[f32], direction: &[f32], out: &mut [f32]) = embed_body
-}
-
-#[inline(always)]
-fn embed_body<const FMA: bool>(
-    base: &[f32],
-    rows: &[u32],
-    activations: &[f32],
-    direction: &[f32],
-    out: &mut [f32],
-) {
-    let width = direction.len();
-    for ((&row, &a), out) in rows.iter().zip(activations).zip(out.chunks_exact_mut(width)) {
-        let base = &base[row as usize * width..][..width];
-        for i in 0..width {
-            out[i] = mul_add::<FMA>(a, direction[i], base[i]);
-        }
-    }
-}
-
-multiversion! {
-    /// Adds up the gradients of all rows, in their order.
-    fn embed_back(rows: &[u32], activations: &[f32], g: &[f32], d_base: &mut [f32], d_direction: &mut [f32]) = back_body
-}
-
-#[inline(always)]
-fn back_body<const FMA: bool>(
-    rows: &[u32],
-    activations: &[f32],
-    g: &[f32],
-    d_base: &mut [f32],
-    d_direction: &mut [f32],
-) {
-    let width = d_direction.len();
-    for ((&row, &a), g) in rows.iter().zip(activations).zip(g.chunks_exact(width)) {
-        for (d, &g) in d_base[row as usize * width..][..width].iter_mut().zip(g) {
-            *d += g;
-        }
-        if a != 0.0 {
-            add_scaled::<FMA>(d_direction, a, g);
-        }
-    }
-}
-
-fn run(base: &FlexTensor, rows: &[u32], activations: &FlexTensor, direction: &FlexTensor) -> FlexTensor {
-    let [width] = dims(direction);
-    let mut out = vec![0.0; rows.len() * width];
-    if width > 0 {
-        embed(floats(base), rows, floats(activations), floats(direction), &mut out);
-    }
+fn run(base: &FlexTensor, rows: &[u32], inputs: &FlexTensor, directions: &FlexTensor) -> FlexTensor {
+    let [numbers, width] = dims(directions);
+    let mut out = gathered(base, rows);
+    let panels = Panels::new(Matrix::new(floats(directions), numbers, width), rows.len());
+    let inputs = Matrix::new(floats(inputs), rows.len(), numbers);
+    gemm(level(), inputs, &panels, Init::Held, &mut out, |_| {});
     tensor(out, [rows.len(), width])
 }
 
@@ -78,16 +34,16 @@ fn run(base: &FlexTensor, rows: &[u32], activations: &FlexTensor, direction: &Fl
 pub(super) fn flex(
     base: FlexTensor,
     rows: &Arc<[u32]>,
-    activations: FlexTensor,
-    direction: FlexTensor,
+    inputs: FlexTensor,
+    directions: FlexTensor,
 ) -> FlexTensor {
-    run(&row_major(base), rows, &row_major(activations), &row_major(direction))
+    run(&row_major(base), rows, &row_major(inputs), &row_major(directions))
 }
 
 #[derive(Debug, Clone)]
 struct State {
     rows: Arc<[u32]>,
-    activations: FlexTensor,
+    inputs: FlexTensor,
     /// Rows to pick from.
     count: usize,
 }
@@ -100,18 +56,18 @@ impl Backward<Flex, 2> for EmbedRows {
 
     fn backward(self, ops: Ops<State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let g = row_major(grads.consume::<Flex>(&ops.node));
-        let State { rows, activations, count } = ops.state;
-        let [_, width] = dims(&g);
-        let (mut d_base, mut d_direction) = (vec![0.0; count * width], vec![0.0; width]);
-        if width > 0 {
-            embed_back(&rows, floats(&activations), floats(&g), &mut d_base, &mut d_direction);
-        }
-        let [base_node, direction_node] = ops.parents;
+        let State { rows, inputs, count } = ops.state;
+        let ([picked, width], [_, numbers]) = (dims(&g), dims(&inputs));
+        let [base_node, directions_node] = ops.parents;
         if let Some(node) = base_node {
-            grads.register::<Flex>(node.id, tensor(d_base, [count, width]));
+            grads.register::<Flex>(node.id, scattered(&g, &rows, count));
         }
-        if let Some(node) = direction_node {
-            grads.register::<Flex>(node.id, tensor(d_direction, [width]));
+        if let Some(node) = directions_node {
+            let mut d_directions = vec![0.0; numbers * width];
+            let inputs = Matrix::new(floats(&inputs), picked, numbers).t();
+            let panels = Panels::new(Matrix::new(floats(&g), picked, width), numbers);
+            gemm(level(), inputs, &panels, Init::Zero, &mut d_directions, |_| {});
+            grads.register::<Flex>(node.id, tensor(d_directions, [numbers, width]));
         }
     }
 }
@@ -120,14 +76,14 @@ impl Backward<Flex, 2> for EmbedRows {
 pub(super) fn autodiff<C: CheckpointStrategy>(
     base: Tracked<C>,
     rows: &Arc<[u32]>,
-    activations: Tracked<C>,
-    direction: Tracked<C>,
+    inputs: Tracked<C>,
+    directions: Tracked<C>,
 ) -> Tracked<C> {
-    let activations = row_major(activations.primitive);
+    let inputs = row_major(inputs.primitive);
     let [count, _] = dims(&base.primitive);
-    let out = run(&row_major(base.primitive), rows, &activations, &row_major(direction.primitive));
-    match EmbedRows.prepare::<C>([base.node, direction.node]).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(State { rows: rows.clone(), activations, count }, out),
+    let out = run(&row_major(base.primitive), rows, &inputs, &row_major(directions.primitive));
+    match EmbedRows.prepare::<C>([base.node, directions.node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(State { rows: rows.clone(), inputs, count }, out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     }
 }

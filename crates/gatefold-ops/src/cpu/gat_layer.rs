@@ -194,7 +194,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
     type State = State<N>;
 
     fn backward(self, ops: Ops<State<N>, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let g = row_major(grads.consume::<Flex>(&ops.node));
+        let whole_g = row_major(grads.consume::<Flex>(&ops.node));
         let State { inputs, given, projected, trace } = &ops.state;
         let (block, work) = block(inputs, given);
         let [_, _, width] = dims(&inputs[0]);
@@ -202,12 +202,15 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         let numbers = block.numbers(all);
         let wants = |input: usize| ops.parents[input].is_some();
         let (wants_weight, wants_product) = (given.projects && wants(1), given.projects && wants(0));
-        let mut d_x = Unset::new(if wants(0) { numbers.x } else { 0 });
+        // The new rows' gradient is also that of the rows of `x` that they are: all of it, if `x` is not
+        // projected here.
+        let is_g = !given.projects && block.rows_stay(0..work.batch);
+        let mut d_x = Unset::new(if wants(0) && !is_g { numbers.x } else { 0 });
         let mut d_rows = Unset::new(if given.projects { 0 } else { numbers.h });
         let weight = || Matrix::new(floats(&inputs[1]), width, row).t();
         let panels = wants_product.then(|| Panels::new(weight(), all.sources));
         let h = projected.as_ref().map_or_else(|| floats(&inputs[1]), |projected| &projected[..]);
-        let (x, g) = (floats(&inputs[0]), floats(&g));
+        let (x, g) = (floats(&inputs[0]), floats(&whole_g));
         let Trace { attention, moments, met } = trace.each_ref().map(|kept| &kept[..]);
 
         let mut tasks = Vec::new();
@@ -243,7 +246,6 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 prefetch(&g[end.y..next.y]);
             }
             let count = d_h.len() / row;
-            // The new rows' gradient is also that of the rows of `x` that they are.
             match &panels {
                 Some(panels) if block.rows_stay(graphs.clone()) => {
                     gemm_unset(level(), Matrix::new(d_h, count, row), panels, Init::Rows(of_g), d_x, |_| {});
@@ -273,7 +275,13 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 grads.register::<Flex>(node.id, gradient.reshape(shape));
             }
         };
-        register(grads, 0, d_x.finish());
+        if is_g {
+            if let Some(node) = &ops.parents[0] {
+                grads.register::<Flex>(node.id, whole_g);
+            }
+        } else {
+            register(grads, 0, d_x.finish());
+        }
         register(grads, 1, if given.projects { add_parts(weights, width * row) } else { d_rows.finish() });
         for input in 2..N {
             let after = rest.split_off(inputs[input].shape().num_elements());

@@ -16,16 +16,35 @@ use burn::backend::{
 
 use super::flat::{Tracked, dims, floats, row_major, tensor};
 
+/// The wanted rows of `x`, which is row-major.
+pub(super) fn gathered(x: &FlexTensor, rows: &[u32]) -> Vec<f32> {
+    let ([_, width], x) = (dims(x), floats(x));
+    let mut out = Vec::with_capacity(rows.len() * width);
+    for &row in rows {
+        out.extend_from_slice(&x[row as usize * width..][..width]);
+    }
+    out
+}
+
+/// The gradient of `count` rows of which some were wanted, from the row-major one of these.
+pub(super) fn scattered(g: &FlexTensor, rows: &[u32], count: usize) -> FlexTensor {
+    let [_, width] = dims(g);
+    let mut d_x = vec![0.0; count * width];
+    if width > 0 {
+        for (&row, g) in rows.iter().zip(floats(g).chunks_exact(width)) {
+            for (d, g) in d_x[row as usize * width..][..width].iter_mut().zip(g) {
+                *d += g;
+            }
+        }
+    }
+    tensor(d_x, [count, width])
+}
+
 /// [`crate::gather_rows`] on Flex.
 pub(super) fn flex(x: FlexTensor, rows: &Arc<[u32]>) -> FlexTensor {
     let x = row_major(x);
     let [_, width] = dims(&x);
-    let x = floats(&x);
-    let mut out = Vec::with_capacity(rows.len() * width);
-    for &row in &**rows {
-        out.extend_from_slice(&x[row as usize * width..][..width]);
-    }
-    tensor(out, [rows.len(), width])
+    tensor(gathered(&x, rows), [rows.len(), width])
 }
 
 #[derive(Debug)]
@@ -40,16 +59,7 @@ impl Backward<Flex, 1> for GatherRows {
         let [node] = ops.parents;
         let Some(node) = node else { return };
         let (rows, count) = ops.state;
-        let [_, width] = dims(&g);
-        let mut d_x = vec![0.0; count * width];
-        if width > 0 {
-            for (&row, g) in rows.iter().zip(floats(&g).chunks_exact(width)) {
-                for (d, g) in d_x[row as usize * width..][..width].iter_mut().zip(g) {
-                    *d += g;
-                }
-            }
-        }
-        grads.register::<Flex>(node.id, tensor(d_x, [count, width]));
+        grads.register::<Flex>(node.id, scattered(&g, &rows, count));
     }
 }
 

@@ -94,7 +94,7 @@ fn add_columns<const WIDTH: usize>(
 
 multiversion! {
     /// `bias += sum of rows of g`.
-    fn add_rows(g: &[f32], bias: &mut [f32]) = add_rows_body
+    pub(super) fn add_rows(g: &[f32], bias: &mut [f32]) = add_rows_body
 }
 
 #[inline(always)]

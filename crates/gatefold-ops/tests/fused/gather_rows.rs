@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use gatefold_ops::{composed, embed_activations, embed_rows, gather_rows, mix, mix_rows};
+use gatefold_ops::{composed, embed_nodes, embed_rows, gather_rows, mix, mix_rows};
 
 use crate::support::*;
 
@@ -61,22 +61,26 @@ fn picked_rows_are_embedded_and_mixed_with_the_bits_of_all_of_them_in_place() {
         assert_close("gradient of weights", &fused.1, &plain.1);
         assert_close("gradient of items", &fused.2, &plain.2);
 
-        let (activations, direction) = (n.tensor([batch * picked]), n.tensor([width]));
+        let (inputs, directions) = (n.tensor([batch * picked, 3]), n.tensor([3, width]));
         let g: Tensor<_, 2> = n.tensor([batch * picked, width]);
         type Embed =
-            fn(Tensor<Train, 2>, &Arc<[u32]>, Tensor<Train, 1>, Tensor<Train, 1>) -> Tensor<Train, 2>;
+            fn(Tensor<Train, 2>, &Arc<[u32]>, Tensor<Train, 2>, Tensor<Train, 2>) -> Tensor<Train, 2>;
         let of = |run: Embed| {
-            let (base, direction) = (leaf(&items), leaf(&direction));
-            let out = run(base.clone(), &rows, data(&activations), direction.clone());
+            let (base, directions) = (leaf(&items), leaf(&directions));
+            let out = run(base.clone(), &rows, data(&inputs), directions.clone());
             let grads = (out.clone() * data(&g)).sum().backward();
-            (out.inner(), base.grad(&grads).expect("a gradient"), direction.grad(&grads).expect("a gradient"))
+            (
+                out.inner(),
+                base.grad(&grads).expect("a gradient"),
+                directions.grad(&grads).expect("a gradient"),
+            )
         };
         let (fused, plain) = (of(embed_rows), of(composed::embed_rows));
         let all = gather_rows(items.clone(), &rows);
-        let in_place = embed_activations(all, activations.clone().unsqueeze(), direction.clone());
+        let in_place = embed_nodes(all, inputs.clone().unsqueeze(), directions.clone());
         assert_eq!(bits(&fused.0), bits(&in_place.reshape([batch * picked, width])));
         assert_close("embedded", &fused.0, &plain.0);
         assert_close("gradient of the base", &fused.1, &plain.1);
-        assert_close("gradient of the direction", &fused.2, &plain.2);
+        assert_close("gradient of the directions", &fused.2, &plain.2);
     }
 }
