@@ -1,9 +1,12 @@
-//! Graph attention with four heads of whole vectors, graph by graph: softmax and messages.
+//! Graph attention with four heads of whole vectors, or a multiple of four, graph by graph: softmax and
+//! messages.
 //!
-//! The usual sizes, with a head's channels in `V` registers: a row is an array of `R` heads of as many, what
-//! the heads have of an edge is one register of four.
+//! The usual sizes, with a head's channels in `V` registers: a row is groups of four heads, of which one is
+//! worked on at a time; what a group has of an edge is one register of four.
 
-// S source rows, T target rows, E edges, V vectors of a head, R heads of a row
+// S source rows, T target rows, E edges, V vectors of a head, G groups of four heads, 0 if any number
+
+use std::ops::Range;
 
 use super::{
     gat_four_scores as gat_scores,
@@ -19,15 +22,21 @@ pub(super) type Head<const V: usize> = [[f32; 8]; V];
 /// One number of each head.
 pub(super) type Heads = [f32; 4];
 
-/// Calls `body` with the number of vectors of a head as a constant; evaluates to whether it is one of
-/// those that there are.
+/// Four heads of a row.
+pub(super) type Group<const V: usize> = [Head<V>; 4];
+
+/// Calls `body` with constants: the vectors of a head, and 1 for a single group or 0 for any number of them.
+/// Evaluates to whether heads are of so many vectors and make groups of four.
 macro_rules! by_vectors {
     ($layer:expr, $($body:ident)::+($($arg:expr),*)) => {
         match ($layer.heads, $layer.channels) {
-            (4, 8) => { $($body)::+::<1>($($arg),*); true }
-            (4, 16) => { $($body)::+::<2>($($arg),*); true }
-            (4, 32) => { $($body)::+::<4>($($arg),*); true }
-            (4, 64) => { $($body)::+::<8>($($arg),*); true }
+            (4, 8) => { $($body)::+::<1, 1>($($arg),*); true }
+            (4, 16) => { $($body)::+::<2, 1>($($arg),*); true }
+            (4, 32) => { $($body)::+::<4, 1>($($arg),*); true }
+            (4, 64) => { $($body)::+::<8, 1>($($arg),*); true }
+            (heads, 8) if heads % 4 == 0 => { $($body)::+::<1, 0>($($arg),*); true }
+            (heads, 16) if heads % 4 == 0 => { $($body)::+::<2, 0>($($arg),*); true }
+            (heads, 32) if heads % 4 == 0 => { $($body)::+::<4, 0>($($arg),*); true }
             _ => false,
         }
     };
@@ -46,37 +55,19 @@ pub(super) fn eights_mut(xs: &mut [f32]) -> &mut [[f32; 8]] {
     xs.as_chunks_mut().0
 }
 
-/// Rows of `R` heads: four, or in GATv2 the four that a node sends and the four it asks with.
+/// The groups of four heads of rows.
 #[inline(always)]
-pub(super) fn rows<const V: usize, const R: usize>(xs: &[f32]) -> &[[Head<V>; R]] {
+pub(super) fn in_groups<const V: usize>(xs: &[f32]) -> &[Group<V>] {
     eights(xs).as_chunks().0.as_chunks().0
 }
 
-/// As [`rows`], to be written.
+/// As [`in_groups`], to be written.
 #[inline(always)]
-pub(super) fn rows_mut<const V: usize, const R: usize>(xs: &mut [f32]) -> &mut [[Head<V>; R]] {
+pub(super) fn in_groups_mut<const V: usize>(xs: &mut [f32]) -> &mut [Group<V>] {
     eights_mut(xs).as_chunks_mut().0.as_chunks_mut().0
 }
 
-/// The heads of one row.
-#[inline(always)]
-pub(super) fn row<const V: usize>(xs: &[f32]) -> &[Head<V>; 4] {
-    &rows(xs)[0]
-}
-
-/// As [`row`], to be written.
-#[inline(always)]
-pub(super) fn row_mut<const V: usize>(xs: &mut [f32]) -> &mut [Head<V>; 4] {
-    &mut rows_mut(xs)[0]
-}
-
-/// The heads that a node sends.
-#[inline(always)]
-pub(super) fn sent<const V: usize, const R: usize>(row: &[Head<V>; R]) -> &[Head<V>; 4] {
-    row.first_chunk().expect("a row has four heads at least")
-}
-
-/// The numbers of each head in `xs`, edge by edge or row by row.
+/// The numbers of each group in `xs`, edge by edge or row by row.
 #[inline(always)]
 pub(super) fn heads(xs: &[f32]) -> &[Heads] {
     xs.as_chunks().0
@@ -91,9 +82,9 @@ pub(super) fn heads_mut(xs: &mut [f32]) -> &mut [Heads] {
 // Arrays of registers are filled by loops: a closure would be compiled on its own, without the caller's
 // instructions.
 
-/// `dots_k = a_k . b_k` of every head, for vectors of `a` in registers.
+/// `dots_k = a_k . b_k` of four heads, for vectors of `a` in registers.
 #[inline(always)]
-pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &[Head<V>; 4]) -> L::Quad {
+pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &Group<V>) -> L::Quad {
     let mut sums = [L::splat(0.0); 4];
     for k in 0..4 {
         sums[k] = a[k][0].mul(L::load(&b[k][0]));
@@ -106,10 +97,10 @@ pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &[Head<V>;
 
 /// Four heads in registers.
 #[inline(always)]
-pub(super) fn load_row<L: Lanes, const V: usize>(row: &[Head<V>; 4]) -> [[L; V]; 4] {
+pub(super) fn load_group<L: Lanes, const V: usize>(group: &Group<V>) -> [[L; V]; 4] {
     let mut vectors = [[L::splat(0.0); V]; 4];
     for k in 0..4 {
-        vectors[k] = load::<L, V>(&row[k]);
+        vectors[k] = load::<L, V>(&group[k]);
     }
     vectors
 }
@@ -132,30 +123,53 @@ pub(super) fn store<L: Lanes, const V: usize>(vectors: [L; V], head: &mut Head<V
     }
 }
 
-/// Gradients of the relation bias; that of the relation of the last edges waits in a register, because
-/// a sum in memory is ready for its next number only much later.
+/// What a group has of each of some edges: the numbers at `group` of `groups` each.
+#[inline(always)]
+pub(super) fn of_edges(
+    xs: &[Heads],
+    edges: Range<usize>,
+    [group, groups]: [usize; 2],
+) -> impl Iterator<Item = &Heads> {
+    xs[edges.start * groups..edges.end * groups].chunks_exact(groups).map(move |of_edge| &of_edge[group])
+}
+
+/// As [`of_edges`], to be written.
+#[inline(always)]
+pub(super) fn of_edges_mut(
+    xs: &mut [Heads],
+    edges: Range<usize>,
+    [group, groups]: [usize; 2],
+) -> impl Iterator<Item = &mut Heads> {
+    let of_edges = xs[edges.start * groups..edges.end * groups].chunks_exact_mut(groups);
+    of_edges.map(move |of_edge| &mut of_edge[group])
+}
+
+/// Gradients of the relation bias of a group; that of the relation of the last edges waits in a register,
+/// because a sum in memory is ready for its next number only much later.
 pub(super) struct Relations<'a, L: Lanes> {
     sums: &'a mut [Heads],
+    group: usize,
+    groups: usize,
     at: usize,
     sum: L::Quad,
 }
 
 impl<'a, L: Lanes> Relations<'a, L> {
     #[inline(always)]
-    pub(super) fn new(sums: &'a mut [Heads]) -> Self {
-        let sum = match sums.first() {
+    pub(super) fn new(sums: &'a mut [Heads], [group, groups]: [usize; 2]) -> Self {
+        let sum = match sums.get(group) {
             Some(first) => L::Quad::load(first),
             None => L::Quad::splat(0.0),
         };
-        Self { sums, at: 0, sum }
+        Self { sums, group, groups, at: 0, sum }
     }
 
     #[inline(always)]
     pub(super) fn add(&mut self, relation: u32, d: L::Quad) {
         if relation as usize != self.at {
-            self.sum.store(&mut self.sums[self.at]);
+            self.sum.store(&mut self.sums[self.at * self.groups + self.group]);
             self.at = relation as usize;
-            self.sum = L::Quad::load(&self.sums[self.at]);
+            self.sum = L::Quad::load(&self.sums[self.at * self.groups + self.group]);
         }
         self.sum = d.add(self.sum);
     }
@@ -163,7 +177,7 @@ impl<'a, L: Lanes> Relations<'a, L> {
     #[inline(always)]
     pub(super) fn finish(self) {
         // A graph without edges may be without relations too.
-        if let Some(last) = self.sums.get_mut(self.at) {
+        if let Some(last) = self.sums.get_mut(self.at * self.groups + self.group) {
             self.sum.store(last);
         }
     }
@@ -183,84 +197,83 @@ fn exp_body<const FMA: bool>(xs: &mut [f32]) {
 
 /// The attention of all edges `[E, H]`: scores less their largest, target by target; then all weights at
 /// once; then their shares. `scratch` has room for a score of each row.
-pub(super) fn weigh<const V: usize>(
+pub(super) fn weigh<const V: usize, const G: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &mut [f32],
     scratch: &mut [f32],
 ) {
     match layer.scores {
-        Scores::Gat { a_src, a_dst } => gat_scores::scores::<V>(layer, [a_src, a_dst], h, attention, scratch),
-        Scores::Gatv2 { a } => gatv2_scores::scores::<V>(layer, a, h, attention),
+        Scores::Gat { a_src, a_dst } => {
+            gat_scores::scores::<V, G>(layer, [a_src, a_dst], h, attention, scratch)
+        }
+        Scores::Gatv2 { a } => gatv2_scores::scores::<V, G>(layer, a, h, attention),
     }
     exp_in_place(attention);
-    divide(layer, attention);
+    divide::<G>(layer, attention);
 }
 
 vectorised! {
     /// Divides the weights of each target by their sum.
-    fn divide(layer: &Layer<'_>, attention: &mut [f32]) = divide_body
+    fn divide<const G: usize>(layer: &Layer<'_>, attention: &mut [f32]) = divide_body
 }
 
 #[inline(always)]
-fn divide_body<L: Lanes>(layer: &Layer<'_>, attention: &mut [f32]) {
+fn divide_body<L: Lanes, const G: usize>(layer: &Layer<'_>, attention: &mut [f32]) {
     let attention = heads_mut(attention);
-    for t in 0..layer.edges.num_targets() {
-        let weights = &mut attention[layer.edges_of(t)];
-        let mut sum = L::Quad::splat(0.0);
-        for weight in weights.iter() {
-            sum = sum.add(L::Quad::load(weight));
+    for group in layer.groups::<G>() {
+        for t in 0..layer.edges.num_targets() {
+            let range = layer.edges_of(t);
+            let mut sum = L::Quad::splat(0.0);
+            for weight in of_edges(attention, range.clone(), group) {
+                sum = sum.add(L::Quad::load(weight));
+            }
+            let share = L::Quad::splat(1.0).div(sum);
+            for weight in of_edges_mut(attention, range, group) {
+                L::Quad::load(weight).mul(share).store(weight);
+            }
         }
-        let share = L::Quad::splat(1.0).div(sum);
-        for weight in weights {
-            L::Quad::load(weight).mul(share).store(weight);
-        }
-    }
-}
-
-/// What each target's sources send it, `[T, H * C]`.
-pub(super) fn aggregate<const V: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) {
-    match layer.scores {
-        Scores::Gat { .. } => aggregate_rows::<V, 4>(layer, h, attention, out),
-        Scores::Gatv2 { .. } => aggregate_rows::<V, 8>(layer, h, attention, out),
     }
 }
 
 vectorised! {
-    fn aggregate_rows<const V: usize, const R: usize>(
-        layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32],
-    ) = aggregate_body
+    /// What each target's sources send it, `[T, H * C]`.
+    pub(super) fn aggregate<const V: usize, const G: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) = aggregate_body
 }
 
 #[inline(always)]
-fn aggregate_body<L: Lanes, const V: usize, const R: usize>(
+fn aggregate_body<L: Lanes, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
     out: &mut [f32],
 ) {
-    let (h, attention) = (rows::<V, R>(h), heads(attention));
-    for (t, out) in rows_mut::<V, 4>(out).iter_mut().enumerate() {
-        let range = layer.edges_of(t);
-        let mut sums = [[L::splat(0.0); V]; 4];
-        for (&j, alpha) in layer.edges.sources()[range.clone()].iter().zip(&attention[range]) {
-            let h = sent(&h[j as usize]);
-            for k in 0..4 {
-                let alpha = L::splat(alpha[k]);
-                for v in 0..V {
-                    sums[k][v] = alpha.mul_add(L::load(&h[k][v]), sums[k][v]);
+    let (h, attention, out) = (in_groups::<V>(h), heads(attention), in_groups_mut::<V>(out));
+    let row = layer.groups_of_row::<G>();
+    for [group, groups] in layer.groups::<G>() {
+        for (t, out) in out.iter_mut().skip(group).step_by(groups).enumerate() {
+            let range = layer.edges_of(t);
+            let mut sums = [[L::splat(0.0); V]; 4];
+            let sources = &layer.edges.sources()[range.clone()];
+            for (&j, alpha) in sources.iter().zip(of_edges(attention, range, [group, groups])) {
+                let h = &h[j as usize * row + group];
+                for k in 0..4 {
+                    let alpha = L::splat(alpha[k]);
+                    for v in 0..V {
+                        sums[k][v] = alpha.mul_add(L::load(&h[k][v]), sums[k][v]);
+                    }
                 }
             }
-        }
-        for k in 0..4 {
-            store(sums[k], &mut out[k]);
+            for k in 0..4 {
+                store(sums[k], &mut out[k]);
+            }
         }
     }
 }
 
 /// One graph backward: fills the gradient of `h`, adds to those of the parameters. `scratch` has room for what
 /// [`super::gat_kernel::backward_scratch`] says.
-pub(super) fn backward<const V: usize>(
+pub(super) fn backward<const V: usize, const G: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
@@ -269,18 +282,18 @@ pub(super) fn backward<const V: usize>(
     d_parameters: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (d_score, rest) = scratch.split_at_mut(4 * layer.edges.num_edges());
+    let (d_score, rest) = scratch.split_at_mut(layer.heads * layer.edges.num_edges());
     match layer.scores {
         Scores::Gat { a_src, a_dst } => {
             let weights = [a_src, a_dst];
-            weights_back::<V, 4>(layer, h, attention, g, d_score, None);
-            gat_scores::backward::<V>(layer, weights, h, d_score, d_h, d_parameters, rest);
-            gat_scores::messages_back::<V>(layer, attention, g, d_h);
+            weights_back::<V, G>(layer, h, attention, g, d_score, None);
+            gat_scores::backward::<V, G>(layer, weights, h, d_score, d_h, d_parameters, rest);
+            gat_scores::messages_back::<V, G>(layer, attention, g, d_h);
         }
         Scores::Gatv2 { a } => {
-            let (d_a, d_relation) = d_parameters.split_at_mut(32 * V);
-            weights_back::<V, 8>(layer, h, attention, g, d_score, Some(d_relation));
-            gatv2_scores::backward::<V>(layer, a, h, attention, g, d_score, d_h, d_a);
+            let (d_a, d_relation) = d_parameters.split_at_mut(layer.width());
+            weights_back::<V, G>(layer, h, attention, g, d_score, Some(d_relation));
+            gatv2_scores::backward::<V, G>(layer, a, h, attention, g, d_score, d_h, d_a);
         }
     }
 }
@@ -288,44 +301,49 @@ pub(super) fn backward<const V: usize>(
 vectorised! {
     /// The gradient of every score, through weights and softmax: `alpha (g . h_j - mean)`, the mean over
     /// the target's edges weighted by `alpha`. Added to `d_relation`, if it is given, relation by relation.
-    fn weights_back<const V: usize, const R: usize>(
+    fn weights_back<const V: usize, const G: usize>(
         layer: &Layer<'_>, h: &[f32], attention: &[f32], g: &[f32], d_score: &mut [f32],
         d_relation: Option<&mut [f32]>,
     ) = weights_back_body
 }
 
 #[inline(always)]
-fn weights_back_body<L: Lanes, const V: usize, const R: usize>(
+fn weights_back_body<L: Lanes, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
     g: &[f32],
     d_score: &mut [f32],
-    d_relation: Option<&mut [f32]>,
+    mut d_relation: Option<&mut [f32]>,
 ) {
-    let mut relations = d_relation.map(|sums| Relations::<L>::new(heads_mut(sums)));
-    let (h, attention, d_score) = (rows::<V, R>(h), heads(attention), heads_mut(d_score));
-    for (t, g) in rows::<V, 4>(g).iter().enumerate() {
-        let g = load_row::<L, V>(g);
-        let range = layer.edges_of(t);
-        let sources = &layer.edges.sources()[range.clone()];
-        let relation_of = &layer.edges.relations()[range.clone()];
-        let (alpha, d_score) = (&attention[range.clone()], &mut d_score[range]);
-        let mut mean = L::Quad::splat(0.0);
-        for ((&j, alpha), d) in sources.iter().zip(alpha).zip(d_score.iter_mut()) {
-            let d_alpha = head_dots::<L, V>(&g, sent(&h[j as usize]));
-            mean = mean.add(L::Quad::load(alpha).mul(d_alpha));
-            d_alpha.store(d);
-        }
-        for ((alpha, &relation), d) in alpha.iter().zip(relation_of).zip(d_score) {
-            let of_score = L::Quad::load(alpha).mul(L::Quad::load(d).sub(mean));
-            of_score.store(d);
-            if let Some(relations) = &mut relations {
-                relations.add(relation, of_score);
+    let (h, attention, g, d_score) =
+        (in_groups::<V>(h), heads(attention), in_groups::<V>(g), heads_mut(d_score));
+    let row = layer.groups_of_row::<G>();
+    for at @ [group, groups] in layer.groups::<G>() {
+        let mut relations = d_relation.as_deref_mut().map(|sums| Relations::<L>::new(heads_mut(sums), at));
+        for (t, g) in g.iter().skip(group).step_by(groups).enumerate() {
+            let g = load_group::<L, V>(g);
+            let range = layer.edges_of(t);
+            let sources = &layer.edges.sources()[range.clone()];
+            let relation_of = &layer.edges.relations()[range.clone()];
+            let mut mean = L::Quad::splat(0.0);
+            let to = of_edges_mut(d_score, range.clone(), at);
+            for ((&j, alpha), d) in sources.iter().zip(of_edges(attention, range.clone(), at)).zip(to) {
+                let d_alpha = head_dots::<L, V>(&g, &h[j as usize * row + group]);
+                mean = mean.add(L::Quad::load(alpha).mul(d_alpha));
+                d_alpha.store(d);
+            }
+            let alpha = of_edges(attention, range.clone(), at);
+            for ((alpha, &relation), d) in alpha.zip(relation_of).zip(of_edges_mut(d_score, range, at)) {
+                let of_score = L::Quad::load(alpha).mul(L::Quad::load(d).sub(mean));
+                of_score.store(d);
+                if let Some(relations) = &mut relations {
+                    relations.add(relation, of_score);
+                }
             }
         }
-    }
-    if let Some(relations) = relations {
-        relations.finish();
+        if let Some(relations) = relations {
+            relations.finish();
+        }
     }
 }

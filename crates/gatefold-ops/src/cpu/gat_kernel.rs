@@ -47,6 +47,23 @@ impl Layer<'_> {
         }
     }
 
+    /// The groups of four heads, each by its number and how many there are: `G`, or any number if that is 0.
+    #[inline(always)]
+    pub(super) fn groups<const G: usize>(&self) -> impl Iterator<Item = [usize; 2]> + use<G> {
+        let groups = if G == 0 { self.heads / 4 } else { G };
+        (0..groups).map(move |group| [group, groups])
+    }
+
+    /// Groups of four heads in a row of `h`.
+    #[inline(always)]
+    pub(super) fn groups_of_row<const G: usize>(&self) -> usize {
+        let groups = if G == 0 { self.heads / 4 } else { G };
+        match self.scores {
+            Scores::Gat { .. } => groups,
+            Scores::Gatv2 { .. } => 2 * groups,
+        }
+    }
+
     /// How many numbers are learned: the weights of [`Scores`], then the relation bias.
     pub(super) fn num_parameters(&self) -> usize {
         let weights = match self.scores {

@@ -1,48 +1,56 @@
-//! Scores that look at both ends together, `a . LeakyReLU(s_j + d_i) + r_rel`, for four heads of whole
-//! vectors.
+//! Scores that look at both ends together, `a . LeakyReLU(s_j + d_i) + r_rel`, for groups of four
+//! heads of whole vectors.
 
 // S source rows, T target rows, E edges, V vectors of a head
 
 use super::{
-    gat_four::{heads, heads_mut, load, load_row, row, row_mut, rows, rows_mut, sent, store},
+    gat_four::{heads, heads_mut, in_groups, in_groups_mut, load, load_group, of_edges, of_edges_mut, store},
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
 };
 
 vectorised! {
     /// The scores of all edges less the largest of their target, `[E, H]`; a row of `h` is `[s ; d]`.
-    pub(super) fn scores<const V: usize>(layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32]) = scores_body
+    pub(super) fn scores<const V: usize, const G: usize>(layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32]) = scores_body
 }
 
 #[inline(always)]
-fn scores_body<L: Lanes, const V: usize>(layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32]) {
+fn scores_body<L: Lanes, const V: usize, const G: usize>(
+    layer: &Layer<'_>,
+    a: &[f32],
+    h: &[f32],
+    scores: &mut [f32],
+) {
     let edges = layer.edges;
-    let (scores, bias, h) = (heads_mut(scores), heads(layer.relation_bias), rows::<V, 8>(h));
-    let a = row::<V>(a);
+    let (scores, bias, h) = (heads_mut(scores), heads(layer.relation_bias), in_groups::<V>(h));
+    let a = in_groups::<V>(a);
     let slope = L::splat(layer.slope);
-    for (t, &own) in edges.targets().iter().enumerate() {
-        let asked = load_row::<L, V>(h[own as usize].last_chunk().expect("a row has eight heads"));
-        let range = layer.edges_of(t);
-        let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
-        let multiplicity = &edges.log_multiplicity()[range.clone()];
-        let scores = &mut scores[range];
-        let mut max = L::Quad::splat(f32::NEG_INFINITY);
-        for (((&j, &relation), &multiplicity), to) in ends.zip(multiplicity).zip(scores.iter_mut()) {
-            let sent = sent(&h[j as usize]);
-            let mut met = [L::splat(0.0); 4];
-            for k in 0..4 {
-                for v in 0..V {
-                    let z = asked[k][v].add(L::load(&sent[k][v]));
-                    met[k] = z.where_negative(slope.mul(z), z).mul_add(L::load(&a[k][v]), met[k]);
+    for at @ [group, groups] in layer.groups::<G>() {
+        let (a, row) = (&a[group], 2 * groups);
+        for (t, &own) in edges.targets().iter().enumerate() {
+            let asked = load_group::<L, V>(&h[own as usize * row + groups + group]);
+            let range = layer.edges_of(t);
+            let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
+            let multiplicity = &edges.log_multiplicity()[range.clone()];
+            let mut max = L::Quad::splat(f32::NEG_INFINITY);
+            let to = of_edges_mut(scores, range.clone(), at);
+            for (((&j, &relation), &multiplicity), to) in ends.zip(multiplicity).zip(to) {
+                let sent = &h[j as usize * row + group];
+                let mut met = [L::splat(0.0); 4];
+                for k in 0..4 {
+                    for v in 0..V {
+                        let z = asked[k][v].add(L::load(&sent[k][v]));
+                        met[k] = z.where_negative(slope.mul(z), z).mul_add(L::load(&a[k][v]), met[k]);
+                    }
                 }
+                let bias = L::Quad::load(&bias[relation as usize * groups + group]);
+                let score = L::sums(met).add(bias).add(L::Quad::splat(multiplicity));
+                max = score.max(max);
+                score.store(to);
             }
-            let score =
-                L::sums(met).add(L::Quad::load(&bias[relation as usize])).add(L::Quad::splat(multiplicity));
-            max = score.max(max);
-            score.store(to);
-        }
-        for score in scores {
-            L::Quad::load(score).sub(max).store(score);
+            for score in of_edges_mut(scores, range, at) {
+                L::Quad::load(score).sub(max).store(score);
+            }
         }
     }
 }
@@ -50,14 +58,14 @@ fn scores_body<L: Lanes, const V: usize>(layer: &Layer<'_>, a: &[f32], h: &[f32]
 vectorised! {
     /// The backward pass of [`scores`] and of what sources send: fills the gradient of `h`, adds to that of
     /// `a`. That of the relation bias is of the scores alone.
-    pub(super) fn backward<const V: usize>(
+    pub(super) fn backward<const V: usize, const G: usize>(
         layer: &Layer<'_>, a: &[f32], h: &[f32], attention: &[f32], g: &[f32], d_score: &[f32],
         d_h: &mut [f32], d_a: &mut [f32],
     ) = backward_body
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, const V: usize>(
+fn backward_body<L: Lanes, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     a: &[f32],
     h: &[f32],
@@ -69,37 +77,43 @@ fn backward_body<L: Lanes, const V: usize>(
 ) {
     let edges = layer.edges;
     d_h.fill(0.0);
-    let d_a = row_mut::<V>(d_a);
-    let (h, d_h, a, g) = (rows::<V, 8>(h), rows_mut::<V, 8>(d_h), row::<V>(a), rows::<V, 4>(g));
+    let (h, d_h, g) = (in_groups::<V>(h), in_groups_mut::<V>(d_h), in_groups::<V>(g));
+    let (a, d_a) = (in_groups::<V>(a), in_groups_mut::<V>(d_a));
     let (attention, d_score) = (heads(attention), heads(d_score));
     let slope = L::splat(layer.slope);
-    // Head by head, so that what all targets share stays in registers.
-    for k in 0..4 {
-        let (a, mut sum) = (load::<L, V>(&a[k]), load::<L, V>(&d_a[k]));
-        for (t, (&own, g)) in edges.targets().iter().zip(g).enumerate() {
-            let range = layer.edges_of(t);
-            let sources = &edges.sources()[range.clone()];
-            let (alpha, d_score) = (&attention[range.clone()], &d_score[range]);
-            let (g, asked) = (load::<L, V>(&g[k]), load::<L, V>(&h[own as usize][4 + k]));
-            let mut d_all = [L::splat(0.0); V];
-            for ((&j, alpha), d) in sources.iter().zip(alpha).zip(d_score) {
-                let (sent, d_sent) = (&h[j as usize][k], &mut d_h[j as usize][k]);
-                let (alpha, d) = (L::splat(alpha[k]), L::splat(d[k]));
-                let falling = d.mul(slope);
+    for at @ [group, groups] in layer.groups::<G>() {
+        let row = 2 * groups;
+        // Head by head, so that what all targets share stays in registers.
+        for k in 0..4 {
+            let (a, mut sum) = (load::<L, V>(&a[group][k]), load::<L, V>(&d_a[group][k]));
+            let targets = edges.targets().iter().zip(g.iter().skip(group).step_by(groups));
+            for (t, (&own, g)) in targets.enumerate() {
+                let range = layer.edges_of(t);
+                let sources = &edges.sources()[range.clone()];
+                let of_edges = of_edges(attention, range.clone(), at).zip(of_edges(d_score, range, at));
+                let own = own as usize * row + groups + group;
+                let (g, asked) = (load::<L, V>(&g[k]), load::<L, V>(&h[own][k]));
+                let mut d_all = [L::splat(0.0); V];
+                for (&j, (alpha, d)) in sources.iter().zip(of_edges) {
+                    let from = j as usize * row + group;
+                    let (sent, d_sent) = (&h[from][k], &mut d_h[from][k]);
+                    let (alpha, d) = (L::splat(alpha[k]), L::splat(d[k]));
+                    let falling = d.mul(slope);
+                    for v in 0..V {
+                        let z = asked[v].add(L::load(&sent[v]));
+                        let d = z.where_negative(falling, d); // of LeakyReLU(z), less its weight
+                        sum[v] = d.mul_add(z, sum[v]);
+                        d_all[v] = d_all[v].add(d);
+                        let d_z = d.mul_add(a[v], L::load(&d_sent[v]));
+                        alpha.mul_add(g[v], d_z).store(&mut d_sent[v]);
+                    }
+                }
+                let to = &mut d_h[own][k];
                 for v in 0..V {
-                    let z = asked[v].add(L::load(&sent[v]));
-                    let d = z.where_negative(falling, d); // of LeakyReLU(z), less its weight
-                    sum[v] = d.mul_add(z, sum[v]);
-                    d_all[v] = d_all[v].add(d);
-                    let d_z = d.mul_add(a[v], L::load(&d_sent[v]));
-                    alpha.mul_add(g[v], d_z).store(&mut d_sent[v]);
+                    d_all[v].mul_add(a[v], L::load(&to[v])).store(&mut to[v]);
                 }
             }
-            let to = &mut d_h[own as usize][4 + k];
-            for v in 0..V {
-                d_all[v].mul_add(a[v], L::load(&to[v])).store(&mut to[v]);
-            }
+            store(sum, &mut d_a[group][k]);
         }
-        store(sum, &mut d_a[k]);
     }
 }
