@@ -112,24 +112,31 @@ macro_rules! on_device {
             #[cfg(feature = "cuda")]
             $crate::Device::Cuda => {
                 type $backend = burn::backend::Autodiff<burn::backend::Cuda>;
-                $crate::assembly::require_cuda()?;
+                let unusable = |reason| $crate::RunError::Device { device: "cuda", reason };
+                $crate::assembly::cuda_available().map_err(unusable)?;
                 let $place = Default::default();
                 $body
             }
             #[cfg(not(feature = "cuda"))]
             $crate::Device::Cuda => Err($crate::RunError::Device {
                 device: "cuda",
-                reason: "this build has no CUDA; build with `--features cuda`, or use --device cpu"
-                    .to_string(),
+                reason: format!("{}, or use --device cpu", $crate::assembly::NO_CUDA),
             }),
         }
     }};
 }
 pub(crate) use on_device;
 
-#[cfg(feature = "cuda")]
-pub(crate) fn require_cuda() -> Result<(), RunError> {
-    gatefold_ops::cuda::available().map_err(|reason| RunError::Device { device: "cuda", reason })
+/// Why a build without the feature has no GPU.
+#[cfg(not(feature = "cuda"))]
+pub(crate) const NO_CUDA: &str = "this build has no CUDA; build with `--features cuda`";
+
+/// Whether this build and this machine can use an NVIDIA GPU; the error says in one sentence what is missing.
+pub(crate) fn cuda_available() -> Result<(), String> {
+    #[cfg(feature = "cuda")]
+    return gatefold_ops::cuda::available();
+    #[cfg(not(feature = "cuda"))]
+    Err(NO_CUDA.to_string())
 }
 
 /// Runs `body` on a pool of `options.threads` threads; results do not depend on their number.

@@ -67,7 +67,7 @@ fn every_mistake_ends_with_code_2_and_one_message() {
             &["x.toml: this is a file: need a folder", "--run-dir runs/mine"],
         ),
         (CORRIDOR, &["train", "x.toml", "--run-dir", "."], &["not empty", "holds no run", "--run-dir"]),
-        (CORRIDOR, &["train", "x.toml", "--device", "tpu"], &["tpu", "cpu, cuda"]),
+        (CORRIDOR, &["train", "x.toml", "--device", "tpu"], &["tpu", "cpu, cuda, auto"]),
         (CORRIDOR, &["train", "x.toml", "--threads", "0"], &["0", "--threads"]),
         (CORRIDOR, &["resume", "x.toml"], &["x.toml: not a run directory: it is a file"]),
         (

@@ -135,6 +135,20 @@ fn a_run_leaves_configuration_metrics_checkpoints_and_summary() {
 }
 
 #[test]
+fn the_device_may_be_left_to_the_program_which_says_what_it_chose_and_why() {
+    let lab = Lab::new();
+    let trained = lab.succeed(&["train", "small.toml", "--run-dir", "run", "--device", "auto"]);
+    let chosen = lab.summary("run")["device"].as_str().expect("a name").to_string();
+    assert!(trained.err.contains(&format!("device: {chosen} (")), "{}", trained.err);
+    #[cfg(not(feature = "cuda"))]
+    assert!(trained.err.contains("device: cpu (this build has no CUDA; build with"), "{}", trained.err);
+    let resumed = lab.succeed(&["resume", "run", "run.total_steps=80", "--device", "auto"]);
+    assert!(resumed.err.contains("device: ") && lab.summary("run")["total_steps"] == 80, "{}", resumed.err);
+    let measured = lab.succeed(&["bench", "train", "small.toml", "--steps", "1", "--device", "auto"]);
+    assert!(measured.err.contains("device: ") && measured.out.contains("RESULT"), "{}", measured.err);
+}
+
+#[test]
 fn without_a_run_directory_the_run_names_its_own() {
     let lab = Lab::new();
     lab.succeed(&["train", "small.toml", "run.total_steps=16"]);

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gatefold_curriculum::Rung;
-use gatefold_runner::{Device, RunOptions};
+use gatefold_env::EnvEntry;
+use gatefold_runner::{Device, ExperimentConfig, RunError, RunOptions, faster_device};
 
 use super::chaos::ChaosArgs;
 use super::compare::CompareArgs;
 use super::study::StudyArgs;
+use super::terminal::Terminal;
 
 const QUICKSTART: &str = "\
 Quickstart:
@@ -238,12 +240,14 @@ pub(super) struct Machine {
     threads: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DeviceName {
     /// The processor
     Cpu,
     /// An NVIDIA GPU; needs a build with --features cuda
     Cuda,
+    /// To train: whichever is faster, found by a moment of the experiment on each; else the processor
+    Auto,
 }
 
 /// Reads a rung by its name.
@@ -262,16 +266,35 @@ fn whole(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> + Clone 
 }
 
 impl Machine {
-    pub(super) fn options(&self, run_dir: Option<PathBuf>) -> RunOptions {
+    /// For training by `config`.
+    pub(super) fn options_for(
+        &self,
+        config: &ExperimentConfig,
+        entries: &[EnvEntry],
+        terminal: &mut Terminal,
+    ) -> Result<RunOptions, RunError> {
+        let mut options = self.options();
+        if self.device == DeviceName::Auto {
+            let found = faster_device(config, &options, entries, &mut |device| {
+                terminal.note(&format!("device: trying {} for a moment", device.name()));
+            })?;
+            terminal.note(&format!("device: {} ({})", found.device.name(), found.why));
+            options.device = found.device;
+        }
+        Ok(options)
+    }
+
+    /// For what does not train.
+    pub(super) fn options(&self) -> RunOptions {
         let defaults = RunOptions::default();
         RunOptions {
-            run_dir,
             device: match self.device {
-                DeviceName::Cpu => Device::Cpu,
+                DeviceName::Cpu | DeviceName::Auto => Device::Cpu,
                 DeviceName::Cuda => Device::Cuda,
             },
             threads: self.threads.map_or(defaults.threads, |threads| threads as usize),
             revision: env!("GATEFOLD_REVISION").to_string(),
+            ..defaults
         }
     }
 }

@@ -36,18 +36,18 @@ pub(super) fn carry_out(
     match command {
         BenchCommand::Ppo { preset, steps, overrides, machine } => {
             let config = preset_on_cartpole(&preset, &overrides, entries)?;
-            let result = bench_training(&config, Until::Steps(steps), &machine.options(None), entries)?;
+            let options = machine.options_for(&config, entries, terminal)?;
+            let result = bench_training(&config, Until::Steps(steps), &options, entries)?;
             terminal.say(&result_line(result));
         }
         BenchCommand::Train { file, overrides, steps, machine } => {
             let config = layers::load(&file, &overrides, entries)?;
-            let result = bench_training(&config, Until::Steps(steps), &machine.options(None), entries)?;
+            let options = machine.options_for(&config, entries, terminal)?;
+            let result = bench_training(&config, Until::Steps(steps), &options, entries)?;
             terminal.say(&result_line(result));
         }
         BenchCommand::Growth { out, seconds } => growth::carry_out(&out, seconds as f64, entries, terminal)?,
-        BenchCommand::All { seconds, machine } => {
-            all(seconds as f64, &machine.options(None), entries, terminal)?
-        }
+        BenchCommand::All { seconds, machine } => all(seconds as f64, &machine.options(), entries, terminal)?,
     }
     Ok(())
 }

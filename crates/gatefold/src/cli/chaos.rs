@@ -62,7 +62,7 @@ pub(super) fn carry_out(
         (Some(after), Some(by)) => format!("found by {by} after {after} iterations, {}", outcome.action),
         _ => "not found".to_string(),
     };
-    let report = chaos(&file, &machine.options(None), entries, &mut |outcome, done, total| {
+    let report = chaos(&file, &machine.options(), entries, &mut |outcome, done, total| {
         let held = if outcome.held() { "" } else { "NOT AS IT SHOULD BE: " };
         let (kind, site) = (outcome.fault.kind.name(), &outcome.site);
         terminal.note(&format!("{done}/{total}  {kind} at {site}: {held}{}", told(outcome)));

@@ -7,8 +7,8 @@ use gatefold_env::{EnvEntry, conformance};
 use gatefold_runner::events::{EpisodeMeans, Evaluation, ExpertUse};
 use gatefold_runner::run_dir::read_config;
 use gatefold_runner::{
-    RunError, StepFrom, apply_rung, check_simd_request, checkpoint, evaluate, explain, layers, replay_update,
-    resume, train,
+    RunError, RunOptions, StepFrom, apply_rung, check_simd_request, checkpoint, evaluate, explain, layers,
+    replay_update, resume, train,
 };
 use miette::Diagnostic;
 
@@ -47,20 +47,22 @@ pub(super) fn carry_out(
             overrides.extend(seed.map(|seed| format!("run.seed={seed}")));
             overrides.extend(rung.map(|rung| format!("ladder.start={rung}")));
             let config = layers::load(&file, &overrides, entries)?;
-            train(&config, &machine.options(run_dir), entries, &mut LiveReporter::new(terminal))?;
+            let options = RunOptions { run_dir, ..machine.options_for(&config, entries, terminal)? };
+            train(&config, &options, entries, &mut LiveReporter::new(terminal))?;
         }
         Command::Resume { run, overrides, rung, machine } => {
+            let config = read_config(&run, &overrides, entries)?; // refused before anything is changed
+            let options = machine.options_for(&config, entries, terminal)?;
             if let Some(rung) = rung {
-                read_config(&run, &overrides, entries)?; // refused before anything is changed
                 let reporter = &mut LiveReporter::new(terminal);
-                apply_rung(&run, rung, StepFrom::Present, None, &machine.options(None), entries, reporter)?;
+                apply_rung(&run, rung, StepFrom::Present, None, &options, entries, reporter)?;
             }
             let mut reporter = LiveReporter::new(terminal);
-            resume(&run, &overrides, &machine.options(None), entries, &mut reporter)?;
+            resume(&run, &overrides, &options, entries, &mut reporter)?;
         }
         Command::Eval { path, best, episodes, deterministic, machine } => {
             let path = chosen_checkpoint(&path, best, terminal)?;
-            let options = machine.options(None);
+            let options = machine.options();
             let mut reporter = LiveReporter::new(terminal);
             let evaluation =
                 evaluate(&path, episodes as usize, deterministic, &options, entries, &mut reporter)?;
@@ -69,7 +71,7 @@ pub(super) fn carry_out(
         }
         Command::Ladder { run, rung, from_healthy, out, machine } => {
             let from = if from_healthy { StepFrom::LastHealthy } else { StepFrom::Present };
-            let options = machine.options(None);
+            let options = machine.options();
             let mut reporter = LiveReporter::new(terminal);
             let change = apply_rung(&run, rung, from, out.as_deref(), &options, entries, &mut reporter)?;
             drop(reporter);
@@ -77,7 +79,7 @@ pub(super) fn carry_out(
         }
         Command::Explain { run } => terminal.say(&explain(&run, entries)?),
         Command::ReplayUpdate { dump, machine } => {
-            let replay = replay_update(&dump, &machine.options(None), entries)?;
+            let replay = replay_update(&dump, &machine.options(), entries)?;
             terminal.say(&replay.to_string());
             if !replay.reproduced() {
                 return Ok(ExitCode::from(NO));
