@@ -188,9 +188,9 @@ pub(super) struct Gradient {
     pub(super) bias: Vec<f32>,
 }
 
-/// Where [`backward_into`] writes; an empty slice where a gradient is not wanted.
+/// Where [`backward_into`] writes; empty where a gradient is not wanted.
 pub(super) struct Into<'a> {
-    pub(super) input: &'a mut [f32],
+    pub(super) input: Part<'a>,
     pub(super) weight: &'a mut [f32],
     pub(super) bias: &'a mut [f32],
 }
@@ -206,19 +206,15 @@ pub(super) fn backward(
     wanted: Wanted,
 ) -> Gradient {
     let zeros = |wanted: bool, size: usize| vec![0.0; if wanted { size } else { 0 }];
-    let mut gradient = Gradient {
-        input: zeros(wanted.input, rows * inputs),
-        weight: zeros(wanted.weight, inputs * outputs),
-        bias: zeros(wanted.bias, outputs),
-    };
-    let Gradient { input, weight: d_weight, bias } = &mut gradient;
-    let into = Into { input, weight: d_weight, bias };
+    let mut input = Unset::new(if wanted.input { rows * inputs } else { 0 });
+    let (mut d_weight, mut bias) = (zeros(wanted.weight, inputs * outputs), zeros(wanted.bias, outputs));
+    let into = Into { input: input.whole(), weight: &mut d_weight, bias: &mut bias };
     backward_into(x, weight, y, g, [rows, inputs, outputs], act, into);
-    gradient
+    Gradient { input: input.finish(), weight: d_weight, bias }
 }
 
-/// The backward pass, chunk by chunk, so that what one chunk needs stays in cache. What it writes to
-/// must hold zeros.
+/// The backward pass, chunk by chunk, so that what one chunk needs stays in cache. The gradients of weight
+/// and bias go to memory that holds zeros.
 pub(super) fn backward_into(
     x: &[f32],
     weight: &[f32],
@@ -237,7 +233,7 @@ pub(super) fn backward_into(
     // The bias is summed beside an activation's gradient whether wanted or not.
     let mut unwanted = Scratch::new(if wants_bias { 0 } else { outputs });
     let whole_bias: &mut [f32] = if wants_bias { into.bias } else { &mut unwanted };
-    let chunk = |first: usize, end: usize, [input, d_weight, bias]: [&mut [f32]; 3]| {
+    let chunk = |first: usize, end: usize, input: Part<'_>, [d_weight, bias]: [&mut [f32]; 2]| {
         let count = end - first;
         let (y, g) = (&y[first * outputs..end * outputs], &g[first * outputs..end * outputs]);
         let mut buffer;
@@ -253,7 +249,7 @@ pub(super) fn backward_into(
             &buffer
         };
         if let Some(panels) = &panels {
-            gemm(level(), Matrix::new(dz, count, outputs), panels, Init::Zero, input, |_| {});
+            gemm_unset(level(), Matrix::new(dz, count, outputs), panels, Init::Zero, input, |_| {});
         }
         if wants_weight {
             let x = &x[first * inputs..end * inputs];
@@ -261,21 +257,19 @@ pub(super) fn backward_into(
         }
     };
     if rows <= CHUNK {
-        chunk(0, rows, [into.input, into.weight, whole_bias]);
+        chunk(0, rows, into.input, [into.weight, whole_bias]);
         return;
     }
     let mut rest = into.input;
     let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
     for first in (0..rows).step_by(CHUNK) {
         let end = rows.min(first + CHUNK);
-        let own;
-        (own, rest) = rest.split_at_mut(if wants_input { (end - first) * inputs } else { 0 });
-        tasks.push((first, end, own));
+        tasks.push((first, end, rest.take(if wants_input { (end - first) * inputs } else { 0 })));
     }
     let flops = 4 * rows * inputs * outputs;
     let parts = map_tasks(tasks, flops, |(first, end, input)| {
         let (mut part, mut bias) = (vec![0.0; into.weight.len()], vec![0.0; outputs]);
-        chunk(first, end, [input, &mut part, &mut bias]);
+        chunk(first, end, input, [&mut part, &mut bias]);
         (part, bias)
     });
     let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();

@@ -17,6 +17,7 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
     level::multiversion,
     math::{add_scaled, dot},
+    unset::Unset,
 };
 use crate::ActivePairs;
 
@@ -62,14 +63,16 @@ fn add_body<const FMA: bool>(
 /// `[B, width]` from `[P, width]`: for each row the (weighted) sum over its pairs, experts ascending.
 fn sum_pairs(weights: Option<&[f32]>, items: &FlexTensor, pairs: &ActivePairs) -> FlexTensor {
     let [_, width] = dims(items);
-    let mut out = vec![0.0; pairs.num_rows() * width];
-    if !out.is_empty() {
-        let tasks: Vec<_> = out.chunks_mut(CHUNK * width).enumerate().collect();
-        map_tasks(tasks, 2 * pairs.len() * width, |(chunk, out)| {
-            add_pairs(weights, floats(items), width, pairs, chunk * CHUNK, out);
+    let mut out = Unset::new(pairs.num_rows() * width);
+    let mut rest = out.whole();
+    if !rest.is_empty() {
+        let chunks = (0..pairs.num_rows()).step_by(CHUNK);
+        let tasks = chunks.map(|first| (first, rest.take(CHUNK.min(pairs.num_rows() - first) * width)));
+        map_tasks(tasks.collect(), 2 * pairs.len() * width, |(first, out)| {
+            add_pairs(weights, floats(items), width, pairs, first, out.cleared());
         });
     }
-    tensor(out, [pairs.num_rows(), width])
+    tensor(out.finish(), [pairs.num_rows(), width])
 }
 
 multiversion! {
@@ -148,13 +151,16 @@ impl Backward<Flex, 2> for Mix {
         let g = row_major(grads.consume::<Flex>(&ops.node));
         let (weights, items, pairs) = ops.state;
         let ([rows, experts], [count, width]) = (dims(&weights), dims(&items));
-        let (mut d_pairs, mut d_items) = (vec![0.0; count], vec![0.0; count * width]);
-        if !d_items.is_empty() {
-            let tasks: Vec<_> =
-                d_pairs.chunks_mut(CHUNK).zip(d_items.chunks_mut(CHUNK * width)).enumerate().collect();
-            map_tasks(tasks, 3 * count * width, |(chunk, (d_weights, d_items))| {
+        let (mut d_pairs, mut d_items) = (vec![0.0; count], Unset::new(count * width));
+        let mut rest = d_items.whole();
+        if !rest.is_empty() {
+            let tasks = d_pairs.chunks_mut(CHUNK).enumerate().map(|(chunk, d_weights)| {
+                let d_items = rest.take(d_weights.len() * width);
+                (chunk * CHUNK, d_weights, d_items)
+            });
+            map_tasks(tasks.collect(), 3 * count * width, |(first, d_weights, d_items)| {
                 let (weights, items, g) = (floats(&weights), floats(&items), floats(&g));
-                backward_pairs(weights, items, g, &pairs, chunk * CHUNK, d_weights, d_items);
+                backward_pairs(weights, items, g, &pairs, first, d_weights, d_items.cleared());
             });
         }
         let [weights_node, items_node] = ops.parents;
@@ -166,7 +172,7 @@ impl Backward<Flex, 2> for Mix {
             grads.register::<Flex>(node.id, tensor(d_weights, [rows, experts]));
         }
         if let Some(node) = items_node {
-            grads.register::<Flex>(node.id, tensor(d_items, [count, width]));
+            grads.register::<Flex>(node.id, tensor(d_items.finish(), [count, width]));
         }
     }
 }

@@ -77,20 +77,21 @@ impl Backward<Flex, 3> for PackedLinear {
         let x_width = size(x_node.is_some(), inputs);
         let weight_size = size(weight_node.is_some(), inputs * outputs);
         let bias_size = size(bias_node.is_some(), outputs);
+        let mut d_x = Unset::new(pairs.len() * x_width);
         // An expert without rows keeps its zeros.
-        let mut d_x = vec![0.0; pairs.len() * x_width];
         let mut d_weight = zeros(experts * weight_size);
         let mut d_bias = vec![0.0; experts * bias_size];
-        let mut rest = (d_x.as_mut_slice(), d_weight.storage_mut::<f32>(), d_bias.as_mut_slice());
+        let mut rest_x = d_x.whole();
+        let mut rest = (d_weight.storage_mut::<f32>(), d_bias.as_mut_slice());
         let mut tasks = Vec::new();
         for expert in 0..experts {
             let rows = pairs.of_expert(expert).len();
             let own;
             (own, rest) = {
-                let (x, x_rest) = rest.0.split_at_mut(rows * x_width);
-                let (weight, weight_rest) = rest.1.split_at_mut(weight_size);
-                let (bias, bias_rest) = rest.2.split_at_mut(bias_size);
-                (linear::Into { input: x, weight, bias }, (x_rest, weight_rest, bias_rest))
+                let (weight, weight_rest) = rest.0.split_at_mut(weight_size);
+                let (bias, bias_rest) = rest.1.split_at_mut(bias_size);
+                let input = rest_x.take(rows * x_width);
+                (linear::Into { input, weight, bias }, (weight_rest, bias_rest))
             };
             if rows > 0 {
                 tasks.push((expert, own));
@@ -104,7 +105,7 @@ impl Backward<Flex, 3> for PackedLinear {
             linear::backward_into(of(&x, inputs), weight, of(&y, outputs), of(&g, outputs), shape, act, into);
         });
         if let Some(node) = x_node {
-            grads.register::<Flex>(node.id, tensor(d_x, [pairs.len(), inputs]));
+            grads.register::<Flex>(node.id, tensor(d_x.finish(), [pairs.len(), inputs]));
         }
         if let Some(node) = weight_node {
             remember(&d_weight, busy(&pairs).map(|of| of * weight_size..(of + 1) * weight_size).collect());
