@@ -157,6 +157,8 @@ impl<B: OpsBackend> GraphEncoder<B> {
 
     /// Encodes activations `[B, V]`, each in [0, 1], one per graph node, and the nodes' features
     /// `[B, V, G]`, if the encoder has any. The result is traced: it has attention and all node vectors.
+    ///
+    /// Panics if nodes or features are not as many as the encoder was made for.
     pub fn forward(
         &self,
         activations: Tensor<B, 2>,
@@ -171,7 +173,8 @@ impl<B: OpsBackend> GraphEncoder<B> {
     /// Without draws and such rows, distinct rows alone are computed where they are few enough. The result
     /// is traced if something was drawn: `attention` is over the edges that were kept, before its own
     /// dropout.
-    /// Panics if the draws are not of this encoder and as many rows.
+    /// Panics if the draws are not of this encoder and as many rows, or nodes or features not as many as it
+    /// was made for.
     pub fn forward_with(
         &self,
         activations: Tensor<B, 2>,

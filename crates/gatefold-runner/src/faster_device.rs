@@ -19,7 +19,8 @@ pub struct FasterDevice {
 
 /// Trains the experiment on the processor and on the GPU and says which was faster; nothing of it is kept.
 ///
-/// `trying` hears of each device before. Without a usable GPU it is the processor, at once.
+/// `trying` hears of each device before. Without a usable GPU it is the processor, at once, and also where
+/// training on the GPU fails. Fails where it fails on the processor.
 pub fn faster_device(
     config: &ExperimentConfig,
     options: &RunOptions,

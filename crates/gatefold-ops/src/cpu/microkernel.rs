@@ -38,7 +38,7 @@ pub(crate) struct Tile {
 
 /// The heights of tile that a level has, largest first, each with the panels it takes at once where
 /// there are that many; fewer rows need more panels to keep the multipliers busy.
-pub(crate) fn shapes(level: Level) -> &'static [(usize, usize)] {
+fn shapes(level: Level) -> &'static [(usize, usize)] {
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => &[(12, 1), (8, 1), (4, 2), (3, 2), (2, 4), (1, 4)],
@@ -46,6 +46,24 @@ pub(crate) fn shapes(level: Level) -> &'static [(usize, usize)] {
         Level::Avx2 => &[(6, 1), (5, 1), (4, 1), (3, 2), (2, 2), (1, 4)],
         Level::Portable => &[(4, 1), (2, 1), (1, 1)],
     }
+}
+
+/// The shapes that cover so many rows, each with how many tiles of it.
+///
+/// Where there are tiles one row lower than the highest, some of these leave no rest, which would keep the
+/// multipliers less busy.
+pub(crate) fn cover(level: Level, rows: usize) -> impl Iterator<Item = ((usize, usize), usize)> {
+    let shapes = shapes(level);
+    let highest = shapes[0].0;
+    let lower = rows.next_multiple_of(highest) - rows;
+    let all = (rows + lower) / highest;
+    let mut left = rows;
+    shapes.iter().map(move |&(height, panels)| {
+        let neighbours = height == highest && shapes[1].0 + 1 == highest;
+        let tiles = if neighbours && lower <= all { all - lower } else { left / height };
+        left -= tiles * height;
+        ((height, panels), tiles)
+    })
 }
 
 impl Tile {
@@ -234,6 +252,30 @@ mod x86 {
                 }
             }
             t = t.below(ROWS);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_rows_and_leave_no_low_rest_of_many() {
+        #[cfg(target_arch = "x86_64")]
+        let levels = [Level::Portable, Level::Avx2, Level::Avx512];
+        #[cfg(not(target_arch = "x86_64"))]
+        let levels = [Level::Portable];
+        for level in levels {
+            for rows in 0..300 {
+                let covered: usize = cover(level, rows).map(|((height, _), tiles)| height * tiles).sum();
+                assert_eq!(covered, rows, "{level:?}");
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        for rows in 20..300 {
+            let mut lowest = cover(Level::Avx2, rows).filter(|&(_, tiles)| tiles > 0);
+            assert!(lowest.all(|((height, _), _)| height >= 5), "{rows}");
         }
     }
 }

@@ -238,11 +238,9 @@ unsafe fn set_product(
         Init::Rows(matrix) => assert_eq!(matrix.len(), rows * n, "size of the first sums"),
         Init::Zero | Init::Held => {}
     }
-    let shapes = microkernel::shapes(level);
     for (block, c) in c.chunks_mut(HOT_ROWS * n).enumerate() {
-        let (mut row, end) = (0, c.len() / n);
-        for &(height, wide) in shapes {
-            let tiles = (end - row) / height;
+        let mut row = 0;
+        for ((height, wide), tiles) in microkernel::cover(level, c.len() / n) {
             if tiles == 0 {
                 continue;
             }
@@ -251,13 +249,14 @@ unsafe fn set_product(
                 let panels = if (p + wide) * PANEL <= n { wide } else { 1 };
                 let shape = (height, panels, tiles);
                 // SAFETY: `level` is one this machine has; A and init were checked above, B has its
-                // panels by construction, C has `end` rows of `n`, set if they are read.
+                // panels by construction, the tiles' rows are rows of C, set if they are read.
                 unsafe { tiles_at(level, shape, a, b, init, c, (block * HOT_ROWS, row, p)) };
                 p += panels;
             }
             row += tiles * height;
         }
-        // SAFETY: the tiles cover the block.
+        assert_eq!(row * n, c.len(), "rows that tiles cover");
+        // SAFETY: the tiles cover the block, as asserted.
         finish(unsafe { assume_set(c) });
     }
 }
