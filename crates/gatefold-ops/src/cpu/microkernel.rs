@@ -58,11 +58,14 @@ pub(crate) fn cover(level: Level, rows: usize) -> impl Iterator<Item = ((usize, 
     let lower = rows.next_multiple_of(highest) - rows;
     let all = (rows + lower) / highest;
     let mut left = rows;
-    shapes.iter().map(move |&(height, panels)| {
+    shapes.iter().map_while(move |&(height, panels)| {
+        if left == 0 {
+            return None;
+        }
         let neighbours = height == highest && shapes[1].0 + 1 == highest;
         let tiles = if neighbours && lower <= all { all - lower } else { left / height };
         left -= tiles * height;
-        ((height, panels), tiles)
+        Some(((height, panels), tiles))
     })
 }
 
