@@ -67,18 +67,19 @@ fn one_gat_layer(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Two layers on 256 grids of 288 edges: 16 features of a node to 64, twice 4 heads of 16 with norm
-/// and residual, mean over nodes; forward and back.
+/// Two layers on 256 grids of 288 edges: 16 features of a node to 64, twice some heads side by side, 64 wide,
+/// with norm and residual, mean over nodes; forward and back.
 ///
 /// What the first layer attends over is projected from the 16 features by the product of both weights, as the
 /// graph encoder does it, or from the 64 numbers made of them, as by any other layer.
-fn two_layers(bencher: Bencher<'_, '_>, projected: usize, from: usize) {
+fn two_layers(bencher: Bencher<'_, '_>, projected: usize, [from, heads]: [usize; 2]) {
     let edges = grid(false);
     let features: Tensor<Train, 3> = tensor([256, 64, 16], 1.0);
     let (base, embed) = (leaf([64, 64], 0.1), leaf([16, 64], 0.25));
     let layers: Vec<_> = (0..2)
         .map(|_| {
-            let scores = [leaf([4, 16], 0.3), leaf([4, 16], 0.3), leaf([2, 4], 0.1)];
+            let of_heads = || leaf([heads, 64 / heads], 0.3);
+            let scores = [of_heads(), of_heads(), leaf([2, heads], 0.1)];
             (leaf([64, projected], 0.125), scores, [leaf([64], 1.0), leaf([64], 0.1)])
         })
         .collect();
@@ -105,14 +106,17 @@ fn two_layers(bencher: Bencher<'_, '_>, projected: usize, from: usize) {
     });
 }
 
-#[divan::bench(args = [16, 64])]
-fn two_gat_layers(bencher: Bencher<'_, '_>, from: usize) {
-    two_layers(bencher, 64, from);
+/// What the first layer projects, and heads.
+const SIZES: [[usize; 2]; 3] = [[16, 4], [64, 4], [16, 8]];
+
+#[divan::bench(args = SIZES)]
+fn two_gat_layers(bencher: Bencher<'_, '_>, size: [usize; 2]) {
+    two_layers(bencher, 64, size);
 }
 
-#[divan::bench(args = [16, 64])]
-fn two_gatv2_layers(bencher: Bencher<'_, '_>, from: usize) {
-    two_layers(bencher, 128, from);
+#[divan::bench(args = SIZES)]
+fn two_gatv2_layers(bencher: Bencher<'_, '_>, size: [usize; 2]) {
+    two_layers(bencher, 128, size);
 }
 
 /// Gates of 4096 rows over 4 experts, forward and back.
