@@ -152,12 +152,12 @@ mod experts {
         run(bencher, composed::expert_linear);
     }
 
-    /// Gates of `rows` rows, 1/2 for each of two experts, spread over the first `used` of `experts`.
+    /// Gates of `rows` rows, 1/2 for each of two different experts, spread over the first `used` of `experts`.
     fn two_gates(rows: usize, experts: usize, used: usize) -> Vec<f32> {
         let mut gates = vec![0.0; rows * experts];
         for (row, gates) in gates.chunks_exact_mut(experts).enumerate() {
             gates[row % used] = 0.5;
-            gates[(row + 1 + row / used) % used] = 0.5;
+            gates[(row + 1 + row / used % (used - 1)) % used] = 0.5;
         }
         gates
     }
@@ -183,16 +183,23 @@ mod experts {
         run_packed(bencher, 256, experts, 2);
     }
 
-    /// The rows go to all experts: 128 rows each of 4, two rows each of 256, whose weights alone are 16 MiB.
-    #[divan::bench(args = [4, 16, 64, 256])]
-    fn packed_spread(bencher: Bencher<'_, '_>, experts: usize) {
-        run_packed(bencher, 256, experts, experts);
-    }
+    /// Rows and experts: 2, 32 and 128 rows for each of 256, whose weights alone are 16 MiB, beside as many rows
+    /// for fewer.
+    const SPREAD: [[usize; 2]; 8] = [
+        [256, 4],
+        [256, 256],
+        [4096, 4],
+        [4096, 256],
+        [16_384, 4],
+        [16_384, 16],
+        [16_384, 64],
+        [16_384, 256],
+    ];
 
-    /// The same with 128 rows for each of 256 experts.
-    #[divan::bench(args = [4, 16, 64, 256])]
-    fn packed_spread_many_rows(bencher: Bencher<'_, '_>, experts: usize) {
-        run_packed(bencher, 16_384, experts, experts);
+    /// The rows go to all experts.
+    #[divan::bench(args = SPREAD)]
+    fn packed_spread(bencher: Bencher<'_, '_>, [rows, experts]: [usize; 2]) {
+        run_packed(bencher, rows, experts, experts);
     }
 }
 
