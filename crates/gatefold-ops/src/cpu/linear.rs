@@ -108,38 +108,48 @@ fn add_rows_body<const FMA: bool>(g: &[f32], bias: &mut [f32]) {
 }
 
 multiversion! {
-    /// `d_weight += x^T dz` for a few rows, with the bits of the matrix product: one row of the result
-    /// at a time, because for short sums a tile costs more to start than to compute.
-    fn outer_products(x: &[f32], dz: &[f32], d_weight: &mut [f32], outputs: usize) = outer_body
+    /// `d_weight = x^T dz` for a few rows, or `+=` where it is `held`, with the bits of the matrix product: one
+    /// row of the result at a time, because for short sums a tile costs more to start than to compute.
+    fn outer_products(x: &[f32], dz: &[f32], held: bool, d_weight: &mut [f32], outputs: usize) = outer_body
 }
 
 #[inline(always)]
-fn outer_body<const FMA: bool>(x: &[f32], dz: &[f32], d_weight: &mut [f32], outputs: usize) {
+fn outer_body<const FMA: bool>(x: &[f32], dz: &[f32], held: bool, d_weight: &mut [f32], outputs: usize) {
     let inputs = d_weight.len() / outputs;
     for (i, row) in d_weight.chunks_exact_mut(outputs).enumerate() {
+        if !held {
+            row.fill(0.0);
+        }
         for (x, dz) in x.chunks_exact(inputs).zip(dz.chunks_exact(outputs)) {
             add_scaled::<FMA>(row, x[i], dz);
         }
     }
 }
 
-/// `d_weight += x^T dz`, `[I, O]`, of `[R, I]` and `[R, O]`.
-pub(super) fn add_weight_gradient(
+/// `d_weight = x^T dz`, `[I, O]`, of `[R, I]` and `[R, O]`, or `+=` where it is `held`.
+fn weight_gradient(
     x: &[f32],
     dz: &[f32],
+    held: bool,
     d_weight: &mut [f32],
     [rows, inputs, outputs]: [usize; 3],
 ) {
     if rows <= FEW_ROWS {
-        outer_products(x, dz, d_weight, outputs);
+        outer_products(x, dz, held, d_weight, outputs);
         return;
     }
+    let init = if held { Init::Held } else { Init::Zero };
     let (x, dz) = (Matrix::new(x, rows, inputs), Matrix::new(dz, rows, outputs));
     if is_narrow(inputs, outputs) {
-        narrow(level(), x.t(), dz, Init::Held, d_weight);
+        narrow(level(), x.t(), dz, init, d_weight);
     } else {
-        gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Held, d_weight, |_| {});
+        gemm(level(), x.t(), &Panels::new(dz, inputs), init, d_weight, |_| {});
     }
+}
+
+/// `d_weight += x^T dz`, `[I, O]`, of `[R, I]` and `[R, O]`.
+pub(super) fn add_weight_gradient(x: &[f32], dz: &[f32], d_weight: &mut [f32], shape: [usize; 3]) {
+    weight_gradient(x, dz, true, d_weight, shape);
 }
 
 /// `y = act(x W + b)`, `[R, O]`.
@@ -188,7 +198,8 @@ pub(super) struct Gradient {
     pub(super) bias: Vec<f32>,
 }
 
-/// Where [`backward_into`] writes; empty where a gradient is not wanted.
+/// Where [`backward_into`] writes; empty where a gradient is not wanted. What the weight's held is
+/// overwritten, the bias's holds zeros.
 pub(super) struct Into<'a> {
     pub(super) input: Part<'a>,
     pub(super) weight: &'a mut [f32],
@@ -213,8 +224,7 @@ pub(super) fn backward(
     Gradient { input: input.finish(), weight: d_weight, bias }
 }
 
-/// The backward pass, chunk by chunk, so that what one chunk needs stays in cache. The gradients of weight
-/// and bias go to memory that holds zeros.
+/// The backward pass, chunk by chunk, so that what one chunk needs stays in cache.
 pub(super) fn backward_into(
     x: &[f32],
     weight: &[f32],
@@ -253,7 +263,7 @@ pub(super) fn backward_into(
         }
         if wants_weight {
             let x = &x[first * inputs..end * inputs];
-            add_weight_gradient(x, dz, d_weight, [count, inputs, outputs]);
+            weight_gradient(x, dz, false, d_weight, [count, inputs, outputs]);
         }
     };
     if rows <= CHUNK {
@@ -352,12 +362,16 @@ mod tests {
         };
         for (rows, inputs, outputs) in [(1, 5, 3), (2, 17, 40), (4, 64, 33)] {
             let (x, dz) = (numbers(rows * inputs, 0.3), numbers(rows * outputs, 1.1));
-            let mut few = vec![0.0; inputs * outputs];
-            outer_products(&x, &dz, &mut few, outputs);
+            let mut few = vec![f32::NAN; inputs * outputs];
+            outer_products(&x, &dz, false, &mut few, outputs);
             let mut product = vec![f32::NAN; inputs * outputs];
-            let (x, dz) = (Matrix::new(&x, rows, inputs), Matrix::new(&dz, rows, outputs));
-            gemm(level(), x.t(), &Panels::new(dz, inputs), Init::Zero, &mut product, |_| {});
+            let (x_rows, dz_rows) = (Matrix::new(&x, rows, inputs), Matrix::new(&dz, rows, outputs));
+            let panels = Panels::new(dz_rows, inputs);
+            gemm(level(), x_rows.t(), &panels, Init::Zero, &mut product, |_| {});
             assert_eq!(few, product, "{rows} rows");
+            outer_products(&x, &dz, true, &mut few, outputs);
+            gemm(level(), x_rows.t(), &panels, Init::Held, &mut product, |_| {});
+            assert_eq!(few, product, "{rows} rows, twice");
         }
     }
 }

@@ -79,7 +79,8 @@ impl Backward<Flex, 3> for PackedLinear {
         let bias_size = size(bias_node.is_some(), outputs);
         let mut d_x = Unset::new(pairs.len() * x_width);
         // An expert without rows keeps its zeros.
-        let mut d_weight = zeros(experts * weight_size);
+        let written: Vec<_> = busy(&pairs).map(|of| of * weight_size..(of + 1) * weight_size).collect();
+        let mut d_weight = zeros(experts * weight_size, &written);
         let mut d_bias = vec![0.0; experts * bias_size];
         let mut rest_x = d_x.whole();
         let mut rest = (d_weight.storage_mut::<f32>(), d_bias.as_mut_slice());
@@ -108,7 +109,7 @@ impl Backward<Flex, 3> for PackedLinear {
             grads.register::<Flex>(node.id, tensor(d_x.finish(), [pairs.len(), inputs]));
         }
         if let Some(node) = weight_node {
-            remember(&d_weight, busy(&pairs).map(|of| of * weight_size..(of + 1) * weight_size).collect());
+            remember(&d_weight, written);
             grads.register::<Flex>(node.id, d_weight.reshape([experts, inputs, outputs].into()));
         }
         if let Some(node) = bias_node {

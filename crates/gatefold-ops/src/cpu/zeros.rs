@@ -27,8 +27,9 @@ struct Lent {
 
 static LENT: Mutex<Vec<Lent>> = Mutex::new(Vec::new());
 
-/// A tensor of zeros that has no other handle.
-pub(crate) fn zeros(len: usize) -> FlexTensor {
+/// A tensor that has no other handle, of zeros but for the ranges that are `overwritten`, in ascending order:
+/// they hold anything.
+pub(crate) fn zeros(len: usize, overwritten: &[Range<usize>]) -> FlexTensor {
     let mut lent = LENT.lock().unwrap_or_else(PoisonError::into_inner);
     let free = |lent: &Lent| dims(&lent.result) == [len] && lent.result.is_unique();
     let found = lent.iter().rposition(free).map(|at| lent.remove(at));
@@ -36,7 +37,14 @@ pub(crate) fn zeros(len: usize) -> FlexTensor {
     match found {
         Some(Lent { mut result, written }) => {
             let elements = result.storage_mut::<f32>();
-            written.into_iter().for_each(|range| elements[range].fill(0.0));
+            for Range { mut start, end } in written {
+                let first = overwritten.partition_point(|range| range.end <= start);
+                for range in overwritten[first..].iter().take_while(|range| range.start < end) {
+                    elements[start..range.start.max(start)].fill(0.0);
+                    start = range.end.min(end);
+                }
+                elements[start..end].fill(0.0);
+            }
             result
         }
         None => tensor(vec![0.0; len], [len]),
@@ -65,27 +73,40 @@ mod tests {
     #[test]
     fn memory_is_used_again_when_nobody_holds_it_and_is_zero_then() {
         let len = LEAST + 1;
-        let mut first = zeros(len);
+        let mut first = zeros(len, &[]);
         first.storage_mut::<f32>()[5..9].fill(1.0);
         remember(&first, vec![5..7, 7..9]);
         let address = floats(&first).as_ptr();
-        let other = zeros(len);
+        let other = zeros(len, &[]);
         assert_ne!(floats(&other).as_ptr(), address, "the first is still held");
         assert_eq!(floats(&first)[5..9], [1.0; 4]);
         drop(first);
-        let again = zeros(len);
+        let again = zeros(len, &[]);
         assert_eq!(floats(&again).as_ptr(), address);
         assert!(floats(&again).iter().all(|&x| x == 0.0));
     }
 
     #[test]
+    fn what_is_overwritten_is_not_cleared() {
+        let len = LEAST + 3;
+        let mut result = zeros(len, &[]);
+        result.storage_mut::<f32>()[10..30].fill(1.0);
+        remember(&result, vec![10..20, 20..26, 26..30]);
+        drop(result);
+        let again = zeros(len, &[2..4, 8..12, 15..16, 16..17, 19..21, 25..40, 50..60]);
+        let ones = |at: &usize| floats(&again)[*at] == 1.0;
+        let kept = (10..12).chain(15..17).chain(19..21).chain(25..30);
+        assert!((0..len).filter(ones).eq(kept));
+    }
+
+    #[test]
     fn who_changes_a_result_changes_its_own_copy() {
         let len = LEAST + 2;
-        let mut result = zeros(len);
+        let mut result = zeros(len, &[]);
         result.storage_mut::<f32>()[3..5].fill(2.0);
         remember(&result, vec![3..4, 4..5]);
         result.storage_mut::<f32>()[7] = 1.0;
         drop(result);
-        assert!(floats(&zeros(len)).iter().all(|&x| x == 0.0));
+        assert!(floats(&zeros(len, &[])).iter().all(|&x| x == 0.0));
     }
 }
