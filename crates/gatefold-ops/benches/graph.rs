@@ -107,7 +107,7 @@ fn two_layers(bencher: Bencher<'_, '_>, projected: usize, [from, heads]: [usize;
 }
 
 /// What the first layer projects, and heads.
-const SIZES: [[usize; 2]; 3] = [[16, 4], [64, 4], [16, 8]];
+const SIZES: [[usize; 2]; 5] = [[16, 4], [64, 4], [16, 1], [16, 2], [16, 8]];
 
 #[divan::bench(args = SIZES)]
 fn two_gat_layers(bencher: Bencher<'_, '_>, size: [usize; 2]) {

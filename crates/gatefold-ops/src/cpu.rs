@@ -14,6 +14,7 @@ mod gat_four_scores;
 mod gat_kernel;
 mod gat_layer;
 mod gat_layer_kernel;
+mod gat_parts;
 mod gat_scores;
 mod gather_rows;
 mod gatv2_four_scores;

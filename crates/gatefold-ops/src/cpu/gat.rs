@@ -16,7 +16,8 @@ use burn::tensor::Tensor;
 use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor, unwrap, wrap},
-    gat_kernel::{Layer, Scores, backward_graphs, forward_graphs},
+    gat_kernel::{Layer, backward_graphs, forward_graphs},
+    gat_parts::{for_parts, of_heads},
 };
 use crate::GatEdges;
 
@@ -38,25 +39,24 @@ pub(super) struct State<const N: usize> {
 
 impl<const N: usize> State<N> {
     fn layer(&self) -> Layer<'_> {
-        let weights = &self.inputs[1..N - 1];
-        let [heads, channels] = dims(&weights[0]);
-        Layer {
-            scores: match weights {
-                [a_src, a_dst] => Scores::Gat { a_src: floats(a_src), a_dst: floats(a_dst) },
-                [a] => Scores::Gatv2 { a: floats(a) },
-                _ => unreachable!("attention has one or two weights of scores"),
-            },
-            relation_bias: floats(&self.inputs[N - 1]),
-            edges: &self.edges,
-            slope: self.slope,
-            heads,
-            channels,
+        Layer::new(&self.inputs[1..N - 1], &self.inputs[N - 1], &self.edges, self.slope)
+    }
+
+    /// The attention, to be seen.
+    fn seen(&self) -> FlexTensor {
+        let layer = self.layer();
+        if layer.parts == 1 {
+            return self.attention.clone();
         }
+        let [heads, _] = layer.whole_heads();
+        let [batch, edges, _] = dims(&self.attention);
+        tensor(of_heads(floats(&self.attention).to_vec(), layer.parts), [batch, edges, heads])
     }
 }
 
 fn run<const N: usize>(inputs: Inputs<N>, edges: &GatEdges, slope: f32) -> (State<N>, FlexTensor) {
-    let inputs = inputs.map(row_major);
+    let mut inputs = inputs.map(row_major);
+    inputs[N - 1] = for_parts(inputs[N - 1].clone(), &inputs[1]);
     let [batch, num_rows, _] = dims(&inputs[0]);
     let (targets, num_edges) = (edges.num_targets(), edges.num_edges());
     let attention = tensor(Vec::new(), [0]);
@@ -86,7 +86,7 @@ pub(super) fn flex<const N: usize>(
     slope: f32,
 ) -> (FlexTensor, FlexTensor) {
     let (state, out) = run(inputs, edges, slope);
-    (out, state.attention)
+    (out, state.seen())
 }
 
 #[derive(Debug)]
@@ -127,11 +127,15 @@ impl<const N: usize> Backward<Flex, N> for Gat {
         if let Some(node) = &ops.parents[0] {
             grads.register::<Flex>(node.id, tensor(d_h, [batch, num_rows, row]));
         }
-        for (node, input) in ops.parents[1..].iter().zip(&state.inputs[1..]) {
-            let shape: [usize; 2] = dims(input);
+        for input in 1..N {
+            let mut shape: [usize; 2] = dims(&state.inputs[input]);
             let after = rest.split_off(shape[0] * shape[1]);
-            let gradient = std::mem::replace(&mut rest, after);
-            if let Some(node) = node {
+            let mut gradient = std::mem::replace(&mut rest, after);
+            if input == N - 1 {
+                gradient = of_heads(gradient, layer.parts);
+                shape[1] /= layer.parts;
+            }
+            if let Some(node) = &ops.parents[input] {
                 grads.register::<Flex>(node.id, tensor(gradient, shape));
             }
         }
@@ -146,7 +150,7 @@ pub(super) fn autodiff<C: CheckpointStrategy, const N: usize>(
 ) -> (Tracked<C>, Tracked<C>) {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
     let (state, out) = run(inputs.map(|input| input.primitive), edges, slope);
-    let attention = wrap::<Flex, 3>(state.attention.clone());
+    let attention = wrap::<Flex, 3>(state.seen());
     let out = match Gat.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(state, out),
         OpsKind::UnTracked(prep) => prep.finish(out),

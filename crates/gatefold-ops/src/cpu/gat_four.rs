@@ -2,9 +2,11 @@
 //! messages.
 //!
 //! The usual sizes, with a head's channels in `V` registers: a row is groups of four heads, of which one is
-//! worked on at a time; what a group has of an edge is one register of four.
+//! worked on at a time; what a group has of an edge is one register of four. One or two heads are four parts,
+//! which [`super::gat_parts`] explains.
 
-// S source rows, T target rows, E edges, V vectors of a head, G groups of four heads, 0 if any number
+// S source rows, T target rows, E edges, V vectors of a head, G groups of four heads, 0 if any number, P parts of
+// a head
 
 use std::ops::Range;
 
@@ -25,18 +27,26 @@ pub(super) type Heads = [f32; 4];
 /// Four heads of a row.
 pub(super) type Group<const V: usize> = [Head<V>; 4];
 
-/// Calls `body` with constants: the vectors of a head, and 1 for a single group or 0 for any number of them.
-/// Evaluates to whether heads are of so many vectors and make groups of four.
+/// Calls `body` with constants: the vectors of a head, 1 for a single group or 0 for any number of them, and the
+/// parts of a head. Evaluates to whether heads are of so many vectors and make groups of four.
 macro_rules! by_vectors {
     ($layer:expr, $($body:ident)::+($($arg:expr),*)) => {
-        match ($layer.heads, $layer.channels) {
-            (4, 8) => { $($body)::+::<1, 1>($($arg),*); true }
-            (4, 16) => { $($body)::+::<2, 1>($($arg),*); true }
-            (4, 32) => { $($body)::+::<4, 1>($($arg),*); true }
-            (4, 64) => { $($body)::+::<8, 1>($($arg),*); true }
-            (heads, 8) if heads % 4 == 0 => { $($body)::+::<1, 0>($($arg),*); true }
-            (heads, 16) if heads % 4 == 0 => { $($body)::+::<2, 0>($($arg),*); true }
-            (heads, 32) if heads % 4 == 0 => { $($body)::+::<4, 0>($($arg),*); true }
+        match ($layer.parts, $layer.heads, $layer.channels) {
+            (1, 4, 8) => { $($body)::+::<1, 1, 1>($($arg),*); true }
+            (1, 4, 16) => { $($body)::+::<2, 1, 1>($($arg),*); true }
+            (1, 4, 32) => { $($body)::+::<4, 1, 1>($($arg),*); true }
+            (1, 4, 64) => { $($body)::+::<8, 1, 1>($($arg),*); true }
+            (1, heads, 8) if heads % 4 == 0 => { $($body)::+::<1, 0, 1>($($arg),*); true }
+            (1, heads, 16) if heads % 4 == 0 => { $($body)::+::<2, 0, 1>($($arg),*); true }
+            (1, heads, 32) if heads % 4 == 0 => { $($body)::+::<4, 0, 1>($($arg),*); true }
+            (2, 4, 8) => { $($body)::+::<1, 1, 2>($($arg),*); true }
+            (2, 4, 16) => { $($body)::+::<2, 1, 2>($($arg),*); true }
+            (2, 4, 32) => { $($body)::+::<4, 1, 2>($($arg),*); true }
+            (2, 4, 64) => { $($body)::+::<8, 1, 2>($($arg),*); true }
+            (4, 4, 8) => { $($body)::+::<1, 1, 4>($($arg),*); true }
+            (4, 4, 16) => { $($body)::+::<2, 1, 4>($($arg),*); true }
+            (4, 4, 32) => { $($body)::+::<4, 1, 4>($($arg),*); true }
+            (4, 4, 64) => { $($body)::+::<8, 1, 4>($($arg),*); true }
             _ => false,
         }
     };
@@ -82,9 +92,19 @@ pub(super) fn heads_mut(xs: &mut [f32]) -> &mut [Heads] {
 // Arrays of registers are filled by loops: a closure would be compiled on its own, without the caller's
 // instructions.
 
+/// The sum over each head, where it has parts.
+#[inline(always)]
+pub(super) fn over_parts<L: Lanes, const P: usize>(of_parts: L::Quad) -> L::Quad {
+    match P {
+        1 => of_parts,
+        2 => of_parts.add_in_pairs(),
+        _ => of_parts.add_in_pairs().add_pairs(),
+    }
+}
+
 /// `dots_k = a_k . b_k` of four heads, for vectors of `a` in registers.
 #[inline(always)]
-pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &Group<V>) -> L::Quad {
+pub(super) fn head_dots<L: Lanes, const V: usize, const P: usize>(a: &[[L; V]; 4], b: &Group<V>) -> L::Quad {
     let mut sums = [L::splat(0.0); 4];
     for k in 0..4 {
         sums[k] = a[k][0].mul(L::load(&b[k][0]));
@@ -92,7 +112,7 @@ pub(super) fn head_dots<L: Lanes, const V: usize>(a: &[[L; V]; 4], b: &Group<V>)
             sums[k] = a[k][v].mul_add(L::load(&b[k][v]), sums[k]);
         }
     }
-    L::sums(sums)
+    over_parts::<L, P>(L::sums(sums))
 }
 
 /// Four heads in registers.
@@ -197,7 +217,7 @@ fn exp_body<const FMA: bool>(xs: &mut [f32]) {
 
 /// The attention of all edges `[E, H]`: scores less their largest, target by target; then all weights at
 /// once; then their shares. `scratch` has room for a score of each row.
-pub(super) fn weigh<const V: usize, const G: usize>(
+pub(super) fn weigh<const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &mut [f32],
@@ -205,9 +225,9 @@ pub(super) fn weigh<const V: usize, const G: usize>(
 ) {
     match layer.scores {
         Scores::Gat { a_src, a_dst } => {
-            gat_scores::scores::<V, G>(layer, [a_src, a_dst], h, attention, scratch)
+            gat_scores::scores::<V, G, P>(layer, [a_src, a_dst], h, attention, scratch)
         }
-        Scores::Gatv2 { a } => gatv2_scores::scores::<V, G>(layer, a, h, attention),
+        Scores::Gatv2 { a } => gatv2_scores::scores::<V, G, P>(layer, a, h, attention),
     }
     exp_in_place(attention);
     divide::<G>(layer, attention);
@@ -236,13 +256,23 @@ fn divide_body<L: Lanes, const G: usize>(layer: &Layer<'_>, attention: &mut [f32
     }
 }
 
+/// What each target's sources send it, `[T, H * C]`.
+pub(super) fn aggregate<const V: usize, const G: usize, const P: usize>(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &[f32],
+    out: &mut [f32],
+) {
+    add_messages::<V, G>(layer, h, attention, out);
+}
+
 vectorised! {
-    /// What each target's sources send it, `[T, H * C]`.
-    pub(super) fn aggregate<const V: usize, const G: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) = aggregate_body
+    /// What [`aggregate`] does, which is the same for heads and for their parts.
+    fn add_messages<const V: usize, const G: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) = add_messages_body
 }
 
 #[inline(always)]
-fn aggregate_body<L: Lanes, const V: usize, const G: usize>(
+fn add_messages_body<L: Lanes, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
@@ -273,7 +303,7 @@ fn aggregate_body<L: Lanes, const V: usize, const G: usize>(
 
 /// One graph backward: fills the gradient of `h`, adds to those of the parameters. `scratch` has room for what
 /// [`super::gat_kernel::backward_scratch`] says.
-pub(super) fn backward<const V: usize, const G: usize>(
+pub(super) fn backward<const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
@@ -286,13 +316,13 @@ pub(super) fn backward<const V: usize, const G: usize>(
     match layer.scores {
         Scores::Gat { a_src, a_dst } => {
             let weights = [a_src, a_dst];
-            weights_back::<V, G>(layer, h, attention, g, d_score, None);
-            gat_scores::backward::<V, G>(layer, weights, h, d_score, d_h, d_parameters, rest);
+            weights_back::<V, G, P>(layer, h, attention, g, d_score, None);
+            gat_scores::backward::<V, G, P>(layer, weights, h, d_score, d_h, d_parameters, rest);
             gat_scores::messages_back::<V, G>(layer, attention, g, d_h);
         }
         Scores::Gatv2 { a } => {
             let (d_a, d_relation) = d_parameters.split_at_mut(layer.width());
-            weights_back::<V, G>(layer, h, attention, g, d_score, Some(d_relation));
+            weights_back::<V, G, P>(layer, h, attention, g, d_score, Some(d_relation));
             gatv2_scores::backward::<V, G>(layer, a, h, attention, g, d_score, d_h, d_a);
         }
     }
@@ -301,14 +331,14 @@ pub(super) fn backward<const V: usize, const G: usize>(
 vectorised! {
     /// The gradient of every score, through weights and softmax: `alpha (g . h_j - mean)`, the mean over
     /// the target's edges weighted by `alpha`. Added to `d_relation`, if it is given, relation by relation.
-    fn weights_back<const V: usize, const G: usize>(
+    fn weights_back<const V: usize, const G: usize, const P: usize>(
         layer: &Layer<'_>, h: &[f32], attention: &[f32], g: &[f32], d_score: &mut [f32],
         d_relation: Option<&mut [f32]>,
     ) = weights_back_body
 }
 
 #[inline(always)]
-fn weights_back_body<L: Lanes, const V: usize, const G: usize>(
+fn weights_back_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
@@ -329,7 +359,7 @@ fn weights_back_body<L: Lanes, const V: usize, const G: usize>(
             let mut mean = L::Quad::splat(0.0);
             let to = of_edges_mut(d_score, range.clone(), at);
             for ((&j, alpha), d) in sources.iter().zip(of_edges(attention, range.clone(), at)).zip(to) {
-                let d_alpha = head_dots::<L, V>(&g, &h[j as usize * row + group]);
+                let d_alpha = head_dots::<L, V, P>(&g, &h[j as usize * row + group]);
                 mean = mean.add(L::Quad::load(alpha).mul(d_alpha));
                 d_alpha.store(d);
             }

@@ -15,13 +15,13 @@ use super::{
 vectorised! {
     /// The scores of all edges less the largest of their target, `[E, H]`; `scratch` has room for a
     /// score of each row.
-    pub(super) fn scores<const V: usize, const G: usize>(
+    pub(super) fn scores<const V: usize, const G: usize, const P: usize>(
         layer: &Layer<'_>, weights: [&[f32]; 2], h: &[f32], scores: &mut [f32], scratch: &mut [f32],
     ) = scores_body
 }
 
 #[inline(always)]
-fn scores_body<L: Lanes, const V: usize, const G: usize>(
+fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     [a_src, a_dst]: [&[f32]; 2],
     h: &[f32],
@@ -34,10 +34,10 @@ fn scores_body<L: Lanes, const V: usize, const G: usize>(
     let (a_src, a_dst, h) = (in_groups::<V>(a_src), in_groups::<V>(a_dst), in_groups::<V>(h));
     let slope = L::Quad::splat(layer.slope);
     for at @ [group, groups] in layer.groups::<G>() {
-        of_rows::<L, V>(&a_src[group], h, of_sources, at);
+        of_rows::<L, V, P>(&a_src[group], h, of_sources, at);
         let a_dst = load_group::<L, V>(&a_dst[group]);
         for (t, &own) in edges.targets().iter().enumerate() {
-            let own = head_dots::<L, V>(&a_dst, &h[own as usize * groups + group]);
+            let own = head_dots::<L, V, P>(&a_dst, &h[own as usize * groups + group]);
             let range = layer.edges_of(t);
             let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
             let multiplicity = &edges.log_multiplicity()[range.clone()];
@@ -59,7 +59,7 @@ fn scores_body<L: Lanes, const V: usize, const G: usize>(
 
 /// `a . h_s` of every row and the heads of a group.
 #[inline(always)]
-fn of_rows<L: Lanes, const V: usize>(
+fn of_rows<L: Lanes, const V: usize, const P: usize>(
     a: &Group<V>,
     h: &[Group<V>],
     scores: &mut [Heads],
@@ -67,21 +67,21 @@ fn of_rows<L: Lanes, const V: usize>(
 ) {
     let a = load_group::<L, V>(a);
     for (h, score) in h.iter().skip(group).step_by(groups).zip(scores) {
-        head_dots::<L, V>(&a, h).store(score);
+        head_dots::<L, V, P>(&a, h).store(score);
     }
 }
 
 vectorised! {
     /// The backward pass of [`scores`]: fills the gradient of `h`, adds to those of `a_src`, `a_dst` and the
     /// relation bias. The side of the LeakyReLU is found out again rather than kept.
-    pub(super) fn backward<const V: usize, const G: usize>(
+    pub(super) fn backward<const V: usize, const G: usize, const P: usize>(
         layer: &Layer<'_>, weights: [&[f32]; 2], h: &[f32], d_score: &[f32], d_h: &mut [f32],
         d_parameters: &mut [f32], scratch: &mut [f32],
     ) = backward_body
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, const V: usize, const G: usize>(
+fn backward_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     [a_src, a_dst]: [&[f32]; 2],
     h: &[f32],
@@ -105,12 +105,12 @@ fn backward_body<L: Lanes, const V: usize, const G: usize>(
     let (slope, one) = (L::Quad::splat(layer.slope), L::Quad::splat(1.0));
     for at @ [group, groups] in layer.groups::<G>() {
         let mut d_relations = Relations::<L>::new(d_relation, at);
-        of_rows::<L, V>(&a_src[group], h, of_sources, at);
+        of_rows::<L, V, P>(&a_src[group], h, of_sources, at);
         d_source.fill([0.0; 4]);
         d_target.fill([0.0; 4]);
         let target_weights = load_group::<L, V>(&a_dst[group]);
         for (t, &own_row) in edges.targets().iter().enumerate() {
-            let own = head_dots::<L, V>(&target_weights, &h[own_row as usize * groups + group]);
+            let own = head_dots::<L, V, P>(&target_weights, &h[own_row as usize * groups + group]);
             let range = layer.edges_of(t);
             let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
             let mut d_own = L::Quad::load(&d_target[own_row as usize]);

@@ -4,8 +4,12 @@
 
 // S source rows, T target rows, E edges, H heads, C channels of a head, R relations
 
+use burn::backend::flex::FlexTensor;
+
 use super::{
+    flat::{dims, floats},
     gat_four::{self, by_vectors},
+    gat_parts::parts_of,
     gat_scores, gatv2_scores,
     level::{mul_add, multiversion},
     math::{add_scaled, dot, exp},
@@ -29,11 +33,33 @@ pub(super) struct Layer<'a> {
     pub(super) relation_bias: &'a [f32],
     pub(super) edges: &'a GatEdges,
     pub(super) slope: f32,
+    /// Heads, or parts of heads where these are cut.
     pub(super) heads: usize,
     pub(super) channels: usize,
+    /// How many parts a head has.
+    pub(super) parts: usize,
 }
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    /// A layer with the weights of its scores, two of GAT or one of GATv2, whose heads are cut into parts where
+    /// kernels want that; the relation bias is one [`for_parts`](super::gat_parts::for_parts).
+    pub(super) fn new(
+        weights: &'a [FlexTensor],
+        relation_bias: &'a FlexTensor,
+        edges: &'a GatEdges,
+        slope: f32,
+    ) -> Self {
+        let [heads, channels] = dims(&weights[0]);
+        let parts = parts_of(heads, channels);
+        let scores = match weights {
+            [a_src, a_dst] => Scores::Gat { a_src: floats(a_src), a_dst: floats(a_dst) },
+            [a] => Scores::Gatv2 { a: floats(a) },
+            _ => unreachable!("attention has one or two weights of scores"),
+        };
+        let relation_bias = floats(relation_bias);
+        Self { scores, relation_bias, edges, slope, heads: heads * parts, channels: channels / parts, parts }
+    }
+
     /// Width of a new row.
     pub(super) fn width(&self) -> usize {
         self.heads * self.channels
@@ -45,6 +71,11 @@ impl Layer<'_> {
             Scores::Gat { .. } => self.width(),
             Scores::Gatv2 { .. } => 2 * self.width(),
         }
+    }
+
+    /// Heads that are whole, and their channels.
+    pub(super) fn whole_heads(&self) -> [usize; 2] {
+        [self.heads / self.parts, self.channels * self.parts]
     }
 
     /// The groups of four heads, each by its number and how many there are: `G`, or any number if that is 0.

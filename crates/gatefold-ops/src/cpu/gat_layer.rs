@@ -22,8 +22,9 @@ use burn::tensor::{Tensor, TensorMetadata};
 use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor, unwrap, wrap},
-    gat_kernel::{Layer, Scores},
+    gat_kernel::Layer,
     gat_layer_kernel::{Block, Trace, backward_blocks, counts_before, forward_blocks},
+    gat_parts::{for_parts, of_heads},
     kept::Kept,
     level::level,
     prefetch::prefetch,
@@ -93,25 +94,13 @@ impl Work {
 }
 
 fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<'a>, Work) {
-    let weights = &inputs[2..N - 3];
-    let [heads, channels] = dims(&weights[0]);
     let [batch, rows, width] = dims(&inputs[0]);
     let (batch, graphs) = match &given.graphs {
         Graphs::Same(_) => (batch, (CHUNK / rows.max(1)).max(1)),
         Graphs::Each(graphs) => (graphs.len(), 1),
     };
-    let layer = Layer {
-        scores: match weights {
-            [a_src, a_dst] => Scores::Gat { a_src: floats(a_src), a_dst: floats(a_dst) },
-            [a] => Scores::Gatv2 { a: floats(a) },
-            _ => unreachable!("attention has one or two weights of scores"),
-        },
-        relation_bias: floats(&inputs[N - 3]),
-        edges: given.graphs.edges(0),
-        slope: given.slope,
-        heads,
-        channels,
-    };
+    let edges = given.graphs.edges(0);
+    let layer = Layer::new(&inputs[2..N - 3], &inputs[N - 3], edges, given.slope);
     let (gain, bias) = (floats(&inputs[N - 2]), floats(&inputs[N - 1]));
     let before = counts_before(&given.graphs, batch);
     let all = before[batch];
@@ -176,14 +165,24 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
     Outcome {
         out: tensor(out.finish(), [batch, targets, width]),
         projected: kept.map(Arc::new),
-        seen: given.traced.then(|| tensor(attention.to_vec(), [batch, edges, block.layer.heads])),
+        seen: given.traced.then(|| {
+            let [heads, _] = block.layer.whole_heads();
+            tensor(of_heads(attention.to_vec(), block.layer.parts), [batch, edges, heads])
+        }),
         trace: Trace { attention, moments, met }.map(Arc::new),
     }
 }
 
+/// The inputs as kernels read them.
+fn ready<const N: usize>(inputs: Inputs<N>) -> Inputs<N> {
+    let mut inputs = inputs.map(row_major);
+    inputs[N - 3] = for_parts(inputs[N - 3].clone(), &inputs[2]);
+    inputs
+}
+
 /// [`crate::gat_layer`] on Flex: nothing is kept.
 pub(super) fn flex<const N: usize>(inputs: Inputs<N>, given: Given) -> (FlexTensor, Option<FlexTensor>) {
-    let Outcome { out, seen, .. } = run(&inputs.map(row_major), &given, false);
+    let Outcome { out, seen, .. } = run(&ready(inputs), &given, false);
     (out, seen)
 }
 
@@ -268,9 +267,13 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         });
         let (parameters, weights): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let mut rest = add_parts(parameters, block.num_parameters());
-        let register = |grads: &mut Gradients, input: usize, gradient: Vec<f32>| {
+        let register = |grads: &mut Gradients, input: usize, mut gradient: Vec<f32>| {
             if let Some(node) = &ops.parents[input] {
-                let shape = inputs[input].shape();
+                let mut shape = inputs[input].shape();
+                if input == N - 3 {
+                    gradient = of_heads(gradient, block.layer.parts);
+                    shape[1] /= block.layer.parts;
+                }
                 let gradient = tensor(gradient, [shape.num_elements()]);
                 grads.register::<Flex>(node.id, gradient.reshape(shape));
             }
@@ -296,7 +299,7 @@ pub(super) fn autodiff<C: CheckpointStrategy, const N: usize>(
     given: Given,
 ) -> (Tracked<C>, Option<Tracked<C>>) {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
-    let inputs = inputs.map(|input| row_major(input.primitive));
+    let inputs = ready(inputs.map(|input| input.primitive));
     let Outcome { out, projected, trace, seen } = run(&inputs, &given, true);
     let out = match GatLayer.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(State { inputs, given, projected, trace }, out),

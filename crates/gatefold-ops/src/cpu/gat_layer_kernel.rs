@@ -249,7 +249,7 @@ pub(super) fn backward_blocks(
 impl Block<'_> {
     /// The new rows of all heads `[T, H * C]` as rows `[T, D]`, at the front of the same memory.
     fn put_together<'a>(&self, seen: &'a mut [f32]) -> &'a [f32] {
-        let (heads, channels) = (self.layer.heads, self.layer.channels);
+        let [heads, channels] = self.layer.whole_heads();
         if self.heads == GatHeads::Concatenate {
             return seen;
         }
@@ -265,7 +265,7 @@ impl Block<'_> {
 
     /// The backward pass of [`put_together`](Self::put_together), from the front of the same memory.
     fn take_apart(&self, d_seen: &mut [f32]) {
-        let (heads, channels) = (self.layer.heads, self.layer.channels);
+        let [heads, channels] = self.layer.whole_heads();
         if self.heads == GatHeads::Concatenate {
             return;
         }

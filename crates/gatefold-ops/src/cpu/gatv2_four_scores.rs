@@ -4,18 +4,23 @@
 // S source rows, T target rows, E edges, V vectors of a head
 
 use super::{
-    gat_four::{heads, heads_mut, in_groups, in_groups_mut, load, load_group, of_edges, of_edges_mut, store},
+    gat_four::{
+        heads, heads_mut, in_groups, in_groups_mut, load, load_group, of_edges, of_edges_mut, over_parts,
+        store,
+    },
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
 };
 
 vectorised! {
     /// The scores of all edges less the largest of their target, `[E, H]`; a row of `h` is `[s ; d]`.
-    pub(super) fn scores<const V: usize, const G: usize>(layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32]) = scores_body
+    pub(super) fn scores<const V: usize, const G: usize, const P: usize>(
+        layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32],
+    ) = scores_body
 }
 
 #[inline(always)]
-fn scores_body<L: Lanes, const V: usize, const G: usize>(
+fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     a: &[f32],
     h: &[f32],
@@ -44,7 +49,7 @@ fn scores_body<L: Lanes, const V: usize, const G: usize>(
                     }
                 }
                 let bias = L::Quad::load(&bias[relation as usize * groups + group]);
-                let score = L::sums(met).add(bias).add(L::Quad::splat(multiplicity));
+                let score = over_parts::<L, P>(L::sums(met)).add(bias).add(L::Quad::splat(multiplicity));
                 max = score.max(max);
                 score.store(to);
             }

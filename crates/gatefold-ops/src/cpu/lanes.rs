@@ -39,6 +39,10 @@ pub(crate) trait Quad: Copy {
     fn max(self, other: Self) -> Self;
     /// `negative` where the sign of `self` is set, else `other`.
     fn where_negative(self, negative: Self, other: Self) -> Self;
+    /// Each number with its neighbour in a pair added.
+    fn add_in_pairs(self) -> Self;
+    /// Each number with that at its place in the other pair added.
+    fn add_pairs(self) -> Self;
 }
 
 /// Implements the methods of one pair of numbers each.
@@ -117,6 +121,16 @@ impl Quad for [f32; 4] {
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
+    }
+
+    #[inline(always)]
+    fn add_in_pairs(self) -> Self {
+        std::array::from_fn(|i| self[i] + self[i ^ 1])
+    }
+
+    #[inline(always)]
+    fn add_pairs(self) -> Self {
+        std::array::from_fn(|i| self[i] + self[i ^ 2])
     }
 }
 
@@ -249,6 +263,16 @@ pub(crate) mod x86 {
         #[inline(always)]
         fn where_negative(self, negative: Self, other: Self) -> Self {
             Self(unsafe { _mm_blendv_ps(other.0, negative.0, self.0) })
+        }
+
+        #[inline(always)]
+        fn add_in_pairs(self) -> Self {
+            Self(unsafe { _mm_add_ps(self.0, _mm_permute_ps::<0b10_11_00_01>(self.0)) })
+        }
+
+        #[inline(always)]
+        fn add_pairs(self) -> Self {
+            Self(unsafe { _mm_add_ps(self.0, _mm_permute_ps::<0b01_00_11_10>(self.0)) })
         }
     }
 }

@@ -151,6 +151,7 @@ proptest! {
         batch in 1usize..11, sources in 1usize..9, targets in 1usize..9,
         (heads, channels) in prop::sample::select(vec![
             (1usize, 8usize), (2, 5), (3, 16), (4, 8), (4, 16), (4, 12), (6, 8), (8, 8), (8, 16), (12, 8),
+            (1, 32), (2, 16), (2, 32),
         ]),
         seed: u64,
     ) {
@@ -164,7 +165,9 @@ proptest! {
 
 #[test]
 fn every_common_size_equals_the_composition() {
-    for (heads, channels) in [(4, 8), (4, 16), (4, 32), (4, 64), (8, 8), (8, 32), (12, 16)] {
+    let whole = [(4, 8), (4, 16), (4, 32), (4, 64), (8, 8), (8, 32), (12, 16)];
+    let in_parts = [(1, 32), (1, 64), (1, 128), (1, 256), (2, 16), (2, 32), (2, 64), (2, 128)];
+    for (heads, channels) in whole.into_iter().chain(in_parts) {
         for gatv2 in [false, true] {
             let case = Case::new(Kind { gatv2, ..ALL }, [3, 20, 20, heads, channels], 7);
             assert_same(&case.run(gat_layer), &case.run(composed::gat_layer));
@@ -209,7 +212,7 @@ fn in_f64_it_is_the_composition() {
 #[test]
 fn a_rollout_has_the_bits_of_an_update_and_a_graph_those_it_has_alone() {
     for (gatv2, projects) in [(false, true), (true, true), (false, false), (true, false)] {
-        for (heads, channels) in [(4, 16), (4, 12), (8, 8)] {
+        for (heads, channels) in [(4, 16), (4, 12), (8, 8), (1, 64), (2, 16)] {
             let case = Case::new(Kind { gatv2, projects, ..ALL }, [19, 12, 7, heads, channels], 5);
             let all = case.run(gat_layer).out;
             assert_eq!(bits(&all), bits(&case.forward(0..19)));
