@@ -1,77 +1,19 @@
 //! Whole runs through the built binary: what they leave, how they go on, how they are protected.
 
+mod lab;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
+use lab::Lab;
 
-/// A folder with a small experiment in it.
-struct Lab(tempfile::TempDir);
-
-const SMALL: &str = r#"
-about = "a run of a second"
-[env]
-name = "corridor"
-[run]
-total_steps = 64
-num_envs = 2
-checkpoint_every = 1
-[eval]
-episodes = 4
-[policy]
-trunk = [8]
-experts = ["left", "right"]
-expert_hidden = [8]
-router_hidden = [8]
-[ppo]
-num_steps = 8
-minibatch = 8
-epochs = 2
-"#;
+const SMALL: &str = include_str!("lab/corridor.toml");
 
 impl Lab {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("small.toml"), SMALL).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatefold"));
-        command.args(arguments).current_dir(self.0.path());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().expect("the binary starts");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-        let ran = Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
-        assert!(!ran.err.contains("panicked"), "{arguments:?}: {}", ran.err);
-        ran
-    }
-
-    fn succeed(&self, arguments: &[&str]) -> Ran {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.err);
-        ran
-    }
-
-    fn refuse(&self, arguments: &[&str], expected: &[&str]) {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.err);
-        for part in expected {
-            assert!(ran.err.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.err);
-        }
+        Self::with(&[("small.toml", SMALL)])
     }
 
     /// Starts a run too long to end by itself and waits for a checkpoint after its first.

@@ -1,41 +1,15 @@
 //! Studies through the built binary: every arm with every seed, failures, stops, and the comparison.
 
+mod lab;
+
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lab::Lab;
 use serde_json::Value;
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// A folder with a small experiment and a study of it.
-struct Lab(tempfile::TempDir);
-
-const SMALL: &str = r#"
-about = "a run of less than a second"
-[env]
-name = "corridor"
-[run]
-total_steps = 64
-num_envs = 2
-checkpoint_every = 1
-[eval]
-episodes = 4
-[policy]
-trunk = [8]
-experts = ["left", "right"]
-expert_hidden = [8]
-router_hidden = [8]
-[ppo]
-num_steps = 8
-minibatch = 8
-epochs = 2
-"#;
+const SMALL: &str = include_str!("lab/corridor.toml");
 
 const STUDY: &str = r#"
 about = "does a router matter where nothing does?"
@@ -50,45 +24,7 @@ overrides = ["policy.architecture=mlp"]
 
 impl Lab {
     fn new(study: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("parts")).unwrap();
-        fs::write(folder.path().join("parts/small.toml"), SMALL).unwrap();
-        fs::write(folder.path().join("arms.toml"), study).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatefold"));
-        command.args(arguments).current_dir(self.0.path());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().expect("the binary starts");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-        let ran = Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
-        assert!(!ran.err.contains("panicked"), "{arguments:?}: {}", ran.err);
-        ran
-    }
-
-    fn succeed(&self, arguments: &[&str]) -> Ran {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.err);
-        ran
-    }
-
-    /// Expects one message and exit code 2.
-    fn refuse(&self, arguments: &[&str], expected: &[&str]) -> Ran {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.err);
-        for part in expected {
-            assert!(ran.err.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.err);
-        }
-        ran
+        Self::with(&[("parts/small.toml", SMALL), ("arms.toml", study)])
     }
 
     fn hash(&self, run: &str) -> String {

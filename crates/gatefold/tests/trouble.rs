@@ -1,20 +1,13 @@
 //! Runs in trouble, through the built binary: what is noted, explained, replayed and simplified.
 
+mod lab;
+
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use lab::Lab;
 use serde_json::Value;
-
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// A folder with a small experiment in it.
-struct Lab(tempfile::TempDir);
 
 const SMALL: &str = r#"
 about = "a run of a second"
@@ -49,41 +42,7 @@ const EXPLOSIVE: [&str; 4] = [
 
 impl Lab {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("small.toml"), SMALL).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatefold"));
-        command.args(arguments).current_dir(self.0.path());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().expect("the binary starts");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-        let ran = Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
-        assert!(!ran.err.contains("panicked"), "{arguments:?}: {}", ran.err);
-        ran
-    }
-
-    fn succeed(&self, arguments: &[&str]) -> Ran {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(0), "{arguments:?}: {}{}", ran.out, ran.err);
-        ran
-    }
-
-    fn refuse(&self, arguments: &[&str], expected: &[&str]) {
-        let ran = self.run(arguments);
-        assert_eq!(ran.code, Some(2), "{arguments:?}: {}{}", ran.out, ran.err);
-        for part in expected {
-            assert!(ran.err.contains(part), "{arguments:?}: no {part:?} in\n{}", ran.err);
-        }
+        Self::with(&[("small.toml", SMALL)])
     }
 
     fn hash(&self, run: &str) -> String {
