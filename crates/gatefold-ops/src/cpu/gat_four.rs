@@ -164,6 +164,35 @@ pub(super) fn of_edges_mut(
     of_edges.map(move |of_edge| &mut of_edge[group])
 }
 
+/// The edges of a target: source, relation, logarithm of multiplicity, and where a group's score goes.
+#[inline(always)]
+pub(super) fn edges_to_score<'a>(
+    layer: &Layer<'a>,
+    target: usize,
+    scores: &'a mut [Heads],
+    at: [usize; 2],
+) -> impl Iterator<Item = (usize, usize, f32, &'a mut Heads)> {
+    let (edges, range) = (layer.edges, layer.edges_of(target));
+    let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
+    let multiplicity = &edges.log_multiplicity()[range.clone()];
+    let edges = ends.zip(multiplicity).zip(of_edges_mut(scores, range, at));
+    edges.map(|(((&j, &relation), &multiplicity), to)| (j as usize, relation as usize, multiplicity, to))
+}
+
+/// Subtracts a target's largest score from all.
+#[inline(always)]
+pub(super) fn subtract_largest<L: Lanes>(
+    layer: &Layer<'_>,
+    target: usize,
+    scores: &mut [Heads],
+    largest: L::Quad,
+    at: [usize; 2],
+) {
+    for score in of_edges_mut(scores, layer.edges_of(target), at) {
+        L::Quad::load(score).sub(largest).store(score);
+    }
+}
+
 /// Gradients of the relation bias of a group; that of the relation of the last edges waits in a register,
 /// because a sum in memory is ready for its next number only much later.
 pub(super) struct Relations<'a, L: Lanes> {

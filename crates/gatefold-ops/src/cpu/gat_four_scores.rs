@@ -5,8 +5,8 @@
 
 use super::{
     gat_four::{
-        Group, Heads, Relations, head_dots, heads, heads_mut, in_groups, in_groups_mut, load, load_group,
-        of_edges, of_edges_mut, store,
+        Group, Heads, Relations, edges_to_score, head_dots, heads, heads_mut, in_groups, in_groups_mut, load,
+        load_group, of_edges, store, subtract_largest,
     },
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
@@ -38,21 +38,15 @@ fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
         let a_dst = load_group::<L, V>(&a_dst[group]);
         for (t, &own) in edges.targets().iter().enumerate() {
             let own = head_dots::<L, V, P>(&a_dst, &h[own as usize * groups + group]);
-            let range = layer.edges_of(t);
-            let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
-            let multiplicity = &edges.log_multiplicity()[range.clone()];
             let mut max = L::Quad::splat(f32::NEG_INFINITY);
-            let to = of_edges_mut(scores, range.clone(), at);
-            for (((&j, &relation), &multiplicity), to) in ends.zip(multiplicity).zip(to) {
-                let score = L::Quad::load(&of_sources[j as usize]).add(own);
-                let score = score.add(L::Quad::load(&bias[relation as usize * groups + group]));
+            for (j, relation, multiplicity, to) in edges_to_score(layer, t, scores, at) {
+                let score = L::Quad::load(&of_sources[j]).add(own);
+                let score = score.add(L::Quad::load(&bias[relation * groups + group]));
                 let score = score.where_negative(slope.mul(score), score).add(L::Quad::splat(multiplicity));
                 max = score.max(max);
                 score.store(to);
             }
-            for score in of_edges_mut(scores, range, at) {
-                L::Quad::load(score).sub(max).store(score);
-            }
+            subtract_largest::<L>(layer, t, scores, max, at);
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use super::{
     gat_four::{
-        heads, heads_mut, in_groups, in_groups_mut, load, load_group, of_edges, of_edges_mut, over_parts,
-        store,
+        edges_to_score, heads, heads_mut, in_groups, in_groups_mut, load, load_group, of_edges, over_parts,
+        store, subtract_largest,
     },
     gat_kernel::Layer,
     lanes::{Lanes, Quad, vectorised},
@@ -34,13 +34,9 @@ fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
         let (a, row) = (&a[group], 2 * groups);
         for (t, &own) in edges.targets().iter().enumerate() {
             let asked = load_group::<L, V>(&h[own as usize * row + groups + group]);
-            let range = layer.edges_of(t);
-            let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
-            let multiplicity = &edges.log_multiplicity()[range.clone()];
             let mut max = L::Quad::splat(f32::NEG_INFINITY);
-            let to = of_edges_mut(scores, range.clone(), at);
-            for (((&j, &relation), &multiplicity), to) in ends.zip(multiplicity).zip(to) {
-                let sent = &h[j as usize * row + group];
+            for (j, relation, multiplicity, to) in edges_to_score(layer, t, scores, at) {
+                let sent = &h[j * row + group];
                 let mut met = [L::splat(0.0); 4];
                 for k in 0..4 {
                     for v in 0..V {
@@ -48,14 +44,12 @@ fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
                         met[k] = z.where_negative(slope.mul(z), z).mul_add(L::load(&a[k][v]), met[k]);
                     }
                 }
-                let bias = L::Quad::load(&bias[relation as usize * groups + group]);
+                let bias = L::Quad::load(&bias[relation * groups + group]);
                 let score = over_parts::<L, P>(L::sums(met)).add(bias).add(L::Quad::splat(multiplicity));
                 max = score.max(max);
                 score.store(to);
             }
-            for score in of_edges_mut(scores, range, at) {
-                L::Quad::load(score).sub(max).store(score);
-            }
+            subtract_largest::<L>(layer, t, scores, max, at);
         }
     }
 }
