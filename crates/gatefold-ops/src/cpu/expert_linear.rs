@@ -15,7 +15,7 @@ use burn::backend::{
 use super::{
     chunks::map_tasks,
     flat::{Tracked, dims, floats, row_major, tensor},
-    linear::{self, Wanted},
+    linear::{self, Into},
     unset::Unset,
 };
 use crate::Activation;
@@ -32,6 +32,17 @@ pub(super) struct State {
 /// Expert `k`'s part of a `[K, _, _]` tensor, or the whole of a shared `[1, _, _]` one.
 fn part(of: &[f32], size: usize, expert: usize) -> &[f32] {
     if of.len() == size { of } else { &of[expert * size..(expert + 1) * size] }
+}
+
+/// Adds all further parts of a size to the first, and drops them.
+fn add_to_first(parts: &mut Vec<f32>, size: usize) {
+    let (first, rest) = parts.split_at_mut(size);
+    for part in rest.chunks_exact(size.max(1)) {
+        for (sum, d) in first.iter_mut().zip(part) {
+            *sum += d;
+        }
+    }
+    parts.truncate(size);
 }
 
 fn run([x, weight, bias]: [FlexTensor; 3], act: Activation) -> (State, FlexTensor) {
@@ -68,30 +79,23 @@ impl Backward<Flex, 3> for ExpertLinear {
         let State { x, weight, y, act } = ops.state;
         let ([x_experts, rows, inputs], [experts, _, outputs]) = (dims(&x), dims(&weight));
         let [x_node, weight_node, bias_node] = ops.parents;
-        let wanted =
-            Wanted { input: x_node.is_some(), weight: weight_node.is_some(), bias: bias_node.is_some() };
-        let tasks: Vec<usize> = (0..experts).collect();
-        let parts = map_tasks(tasks, 4 * experts * rows * inputs * outputs, |expert| {
+        let size = |wanted: bool, size: usize| if wanted { experts * size } else { 0 };
+        let mut d_x = Unset::new(size(x_node.is_some(), rows * inputs));
+        let mut d_weight = vec![0.0; size(weight_node.is_some(), inputs * outputs)];
+        let mut d_bias = vec![0.0; size(bias_node.is_some(), outputs)];
+        let into = Into { input: d_x.whole(), weight: &mut d_weight, bias: &mut d_bias };
+        let tasks = into.split(&vec![rows; experts]).into_iter().enumerate().collect();
+        map_tasks(tasks, 4 * experts * rows * inputs * outputs, |(expert, into)| {
             let x = part(floats(&x), rows * inputs, expert);
             let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
             let of = |t| &floats(t)[expert * rows * outputs..][..rows * outputs];
-            linear::backward(x, weight, of(&y), of(&g), [rows, inputs, outputs], act, wanted)
+            linear::backward_into(x, weight, of(&y), of(&g), [rows, inputs, outputs], act, into);
         });
-        let mut d_x = Vec::with_capacity(x_experts * rows * inputs);
-        let mut d_weight = Vec::with_capacity(experts * inputs * outputs);
-        let mut d_bias = Vec::with_capacity(experts * outputs);
-        for (expert, gradient) in parts.into_iter().enumerate() {
-            if x_experts == 1 && expert > 0 {
-                for (sum, d) in d_x.iter_mut().zip(gradient.input) {
-                    *sum += d;
-                }
-            } else {
-                d_x.extend(gradient.input);
-            }
-            d_weight.extend(gradient.weight);
-            d_bias.extend(gradient.bias);
-        }
         if let Some(node) = x_node {
+            let mut d_x = d_x.finish();
+            if x_experts < experts {
+                add_to_first(&mut d_x, rows * inputs);
+            }
             grads.register::<Flex>(node.id, tensor(d_x, [x_experts, rows, inputs]));
         }
         if let Some(node) = weight_node {

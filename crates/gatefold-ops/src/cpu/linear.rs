@@ -198,12 +198,27 @@ pub(super) struct Gradient {
     pub(super) bias: Vec<f32>,
 }
 
-/// Where [`backward_into`] writes; empty where a gradient is not wanted. What the weight's held is
-/// overwritten, the bias's holds zeros.
+/// Where [`backward_into`] writes; empty where a gradient is not wanted. That of the weight holds anything, that
+/// of the bias zeros.
 pub(super) struct Into<'a> {
     pub(super) input: Part<'a>,
     pub(super) weight: &'a mut [f32],
     pub(super) bias: &'a mut [f32],
+}
+
+impl<'a> Into<'a> {
+    /// What each of several layers gets of memory for all, by how many rows it has.
+    pub(super) fn split(mut self, rows: &[usize]) -> Vec<Self> {
+        let width = self.input.len() / rows.iter().sum::<usize>().max(1);
+        let [of_weight, of_bias] = [self.weight.len(), self.bias.len()].map(|len| len / rows.len().max(1));
+        let one = |&rows: &usize| {
+            let (weight, bias);
+            (weight, self.weight) = std::mem::take(&mut self.weight).split_at_mut(of_weight);
+            (bias, self.bias) = std::mem::take(&mut self.bias).split_at_mut(of_bias);
+            Self { input: self.input.take(rows * width), weight, bias }
+        };
+        rows.iter().map(one).collect()
+    }
 }
 
 /// The backward pass into new memory.

@@ -18,7 +18,7 @@ use burn::backend::{
 use super::{
     chunks::map_tasks,
     flat::{Tracked, dims, floats, row_major, tensor},
-    linear,
+    linear::{self, Into},
     unset::Unset,
     zeros::{remember, zeros},
 };
@@ -82,23 +82,10 @@ impl Backward<Flex, 3> for PackedLinear {
         let written: Vec<_> = busy(&pairs).map(|of| of * weight_size..(of + 1) * weight_size).collect();
         let mut d_weight = zeros(experts * weight_size, &written);
         let mut d_bias = vec![0.0; experts * bias_size];
-        let mut rest_x = d_x.whole();
-        let mut rest = (d_weight.storage_mut::<f32>(), d_bias.as_mut_slice());
-        let mut tasks = Vec::new();
-        for expert in 0..experts {
-            let rows = pairs.of_expert(expert).len();
-            let own;
-            (own, rest) = {
-                let (weight, weight_rest) = rest.0.split_at_mut(weight_size);
-                let (bias, bias_rest) = rest.1.split_at_mut(bias_size);
-                let input = rest_x.take(rows * x_width);
-                (linear::Into { input, weight, bias }, (weight_rest, bias_rest))
-            };
-            if rows > 0 {
-                tasks.push((expert, own));
-            }
-        }
-        map_tasks(tasks, 4 * pairs.len() * inputs * outputs, |(expert, into)| {
+        let into = Into { input: d_x.whole(), weight: d_weight.storage_mut(), bias: &mut d_bias };
+        let rows: Vec<usize> = (0..experts).map(|expert| pairs.of_expert(expert).len()).collect();
+        let tasks = into.split(&rows).into_iter().enumerate().filter(|&(expert, _)| rows[expert] > 0);
+        map_tasks(tasks.collect(), 4 * pairs.len() * inputs * outputs, |(expert, into)| {
             let own = pairs.of_expert(expert);
             let of = |t, width| &floats(t)[own.start * width..own.end * width];
             let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];

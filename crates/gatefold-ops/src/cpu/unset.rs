@@ -51,6 +51,10 @@ impl<'a> Part<'a> {
         self.elements.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.elements.len()
+    }
+
     /// Takes the first `len` elements off.
     pub(crate) fn take(&mut self, len: usize) -> Part<'a> {
         let (first, rest) = std::mem::take(&mut self.elements).split_at_mut(len);
