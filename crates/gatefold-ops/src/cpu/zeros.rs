@@ -2,7 +2,7 @@
 //!
 //! Clearing the gradient of 256 experts' weights takes longer than computing what two of them get. So the
 //! memory of such a result is remembered, with what was written to it; when nobody holds the result any more,
-//! the next one of its size clears that alone.
+//! the next one of its size clears that alone, and not what it will overwrite.
 
 use std::{
     ops::Range,
