@@ -36,15 +36,36 @@ pub(crate) struct Tile {
     pub(crate) c_row: usize,
 }
 
-/// The heights of tile that a level has, largest first, each with the panels it takes at once where
-/// there are that many; fewer rows need more panels to keep the multipliers busy.
-fn shapes(level: Level) -> &'static [(usize, usize)] {
+/// A height of tile, and the panels it takes at once where there are that many.
+pub(crate) type Shape = (usize, usize);
+
+/// The shapes of tile that a level has for a product of so many full panels, highest first; fewer rows
+/// need more panels to keep the multipliers busy.
+///
+/// The 32 registers of AVX-512 have room for the sums of four panels. As many loads as multiplications can be
+/// done in a cycle, and this takes fewest: 6 rows of four panels need 10 for 24, 12 rows of one 13 for 12.
+fn shapes(level: Level, panels: usize) -> &'static [Shape] {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => &[(12, 1), (8, 1), (4, 2), (3, 2), (2, 4), (1, 4)],
+        Level::Avx512 if panels > 1 => &[(6, 4), (5, 4), (4, 4), (3, 4), (2, 4), (1, 4)],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => &[(12, 1), (8, 1), (4, 1), (3, 1), (2, 1), (1, 1)],
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => &[(6, 1), (5, 1), (4, 1), (3, 2), (2, 2), (1, 4)],
         Level::Portable => &[(4, 1), (2, 1), (1, 1)],
+    }
+}
+
+/// How many panels a tile of a shape takes where `full` ones are left; 1 also of a last one that is not full.
+pub(crate) fn at_once(level: Level, (_, most): Shape, full: usize) -> usize {
+    match (level, full) {
+        // One alone would be slow at the height that is for four.
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512, 5) if most == 4 => 3,
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512, _) => full.clamp(1, most),
+        _ if full >= most => most,
+        _ => 1,
     }
 }
 
@@ -52,8 +73,8 @@ fn shapes(level: Level) -> &'static [(usize, usize)] {
 ///
 /// Where there are tiles one row lower than the highest, some of these leave no rest, which would keep the
 /// multipliers less busy.
-pub(crate) fn cover(level: Level, rows: usize) -> impl Iterator<Item = ((usize, usize), usize)> {
-    let shapes = shapes(level);
+pub(crate) fn cover(level: Level, rows: usize, panels: usize) -> impl Iterator<Item = (Shape, usize)> {
+    let shapes = shapes(level, panels);
     let highest = shapes[0].0;
     let lower = rows.next_multiple_of(highest) - rows;
     let all = (rows + lower) / highest;
@@ -87,23 +108,12 @@ impl Tile {
 /// # Safety
 /// The machine has the level's features; all pointers are valid for the tiles' rows, panels of
 /// `PANEL` columns and k; C does not overlap A and B, and init only as C itself.
-pub(crate) unsafe fn run(level: Level, shape: (usize, usize), tile: Tile) {
+pub(crate) unsafe fn run(level: Level, shape: Shape, tile: Tile) {
     // SAFETY: passed on from the caller.
     unsafe {
         match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => match shape {
-                (12, 1) => x86::avx512::<12, 1>(tile),
-                (8, 1) => x86::avx512::<8, 1>(tile),
-                (4, 2) => x86::avx512::<4, 2>(tile),
-                (4, _) => x86::avx512::<4, 1>(tile),
-                (3, 2) => x86::avx512::<3, 2>(tile),
-                (3, _) => x86::avx512::<3, 1>(tile),
-                (2, 4) => x86::avx512::<2, 4>(tile),
-                (2, _) => x86::avx512::<2, 1>(tile),
-                (1, 4) => x86::avx512::<1, 4>(tile),
-                _ => x86::avx512::<1, 1>(tile),
-            },
+            Level::Avx512 => x86::avx512_of(shape)(tile),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => match shape {
                 (6, 1) => x86::avx2::<6, 1>(tile),
@@ -154,9 +164,12 @@ unsafe fn portable<const ROWS: usize>(mut t: Tile) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::*;
+    use std::{
+        arch::x86_64::*,
+        sync::atomic::{Ordering, compiler_fence},
+    };
 
-    use super::{PANEL, Tile};
+    use super::{PANEL, Shape, Tile};
 
     /// Steps of k between two jumps: a loop of many short rounds ends in a mispredicted one.
     const UNROLL: usize = 4;
@@ -212,10 +225,26 @@ mod x86 {
         }
     }
 
+    type Kernel = unsafe fn(Tile);
+
+    /// The kernel of a shape.
+    pub(super) fn avx512_of((height, panels): Shape) -> Kernel {
+        const fn row<const ROWS: usize>() -> [Kernel; 4] {
+            [avx512::<ROWS, 1>, avx512::<ROWS, 2>, avx512::<ROWS, 3>, avx512::<ROWS, 4>]
+        }
+        const UP_TO_6: [[Kernel; 4]; 6] =
+            [row::<1>(), row::<2>(), row::<3>(), row::<4>(), row::<5>(), row::<6>()];
+        match height {
+            12 => avx512::<12, 1>,
+            8 => avx512::<8, 1>,
+            _ => UP_TO_6[height - 1][panels - 1],
+        }
+    }
+
     /// # Safety
     /// As [`super::run`].
     #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-    pub(super) unsafe fn avx512<const ROWS: usize, const PANELS: usize>(mut t: Tile) {
+    unsafe fn avx512<const ROWS: usize, const PANELS: usize>(mut t: Tile) {
         for _ in 0..t.count {
             let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
             // SAFETY: the caller vouches for all pointers.
@@ -225,28 +254,22 @@ mod x86 {
                         sums[r][p] = _mm512_loadu_ps(t.init.add(r * t.init_row + p * PANEL));
                     }
                 }
-                let (mut a, mut b) = (t.a, t.b);
-                let mut step = || {
+                let Tile { k, mut a, a_row, a_col, mut b, b_row, b_panel, .. } = t;
+                for _ in 0..k {
                     let mut row = [_mm512_setzero_ps(); PANELS];
                     for p in 0..PANELS {
-                        row[p] = _mm512_loadu_ps(b.add(p * t.b_panel));
+                        row[p] = _mm512_loadu_ps(b.add(p * b_panel));
                     }
                     for r in 0..ROWS {
-                        let x = _mm512_set1_ps(*a.add(r * t.a_row));
+                        let x = _mm512_set1_ps(*a.add(r * a_row));
                         for p in 0..PANELS {
                             sums[r][p] = _mm512_fmadd_ps(x, row[p], sums[r][p]);
                         }
                     }
-                    a = a.wrapping_add(t.a_col);
-                    b = b.wrapping_add(t.b_row);
-                };
-                for _ in 0..t.k / UNROLL {
-                    for _ in 0..UNROLL {
-                        step();
-                    }
-                }
-                for _ in 0..t.k % UNROLL {
-                    step();
+                    a = a.wrapping_add(a_col);
+                    b = b.wrapping_add(b_row);
+                    // Else several rounds' multipliers are loaded first, more than there are registers.
+                    compiler_fence(Ordering::SeqCst);
                 }
                 for r in 0..ROWS {
                     for p in 0..PANELS {
@@ -270,15 +293,37 @@ mod tests {
         #[cfg(not(target_arch = "x86_64"))]
         let levels = [Level::Portable];
         for level in levels {
-            for rows in 0..300 {
-                let covered: usize = cover(level, rows).map(|((height, _), tiles)| height * tiles).sum();
+            for (rows, panels) in (0..300).flat_map(|rows| [0, 1, 2, 4, 5].map(|panels| (rows, panels))) {
+                let covered: usize =
+                    cover(level, rows, panels).map(|((height, _), tiles)| height * tiles).sum();
                 assert_eq!(covered, rows, "{level:?}");
             }
         }
         #[cfg(target_arch = "x86_64")]
-        for rows in 20..300 {
-            let mut lowest = cover(Level::Avx2, rows).filter(|&(_, tiles)| tiles > 0);
+        for (rows, level, panels) in
+            (20..300).flat_map(|rows| [(rows, Level::Avx2, 1), (rows, Level::Avx512, 2)])
+        {
+            let mut lowest = cover(level, rows, panels).filter(|&(_, tiles)| tiles > 0);
             assert!(lowest.all(|((height, _), _)| height >= 5), "{rows}");
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn panels_are_taken_four_at_once_and_none_is_left_alone() {
+        let taken = |level, shape, full: usize| {
+            let mut left = full;
+            std::iter::from_fn(|| {
+                let panels = (left > 0).then(|| at_once(level, shape, left))?;
+                left -= panels;
+                Some(panels)
+            })
+            .collect::<Vec<_>>()
+        };
+        let wide = |full| taken(Level::Avx512, (6, 4), full);
+        assert_eq!([wide(2), wide(3), wide(4)], [vec![2], vec![3], vec![4]]);
+        assert_eq!([wide(5), wide(6), wide(9)], [vec![3, 2], vec![4, 2], vec![4, 3, 2]]);
+        assert_eq!(taken(Level::Avx2, (3, 2), 3), [2, 1]);
+        assert_eq!(at_once(Level::Avx512, (6, 4), 0), 1, "a part of a panel");
     }
 }

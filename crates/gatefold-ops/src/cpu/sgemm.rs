@@ -112,33 +112,37 @@ fn pack(b: Matrix<'_>, first: usize, panel: &mut [f32]) {
             }
         }
     } else {
-        if width < PANEL {
-            panel.fill(0.0);
-        }
-        let done = pack_blocks(b, first, width, panel);
-        for j in 0..width {
-            let column = &b.data[(first + j) * b.col_stride..];
-            let from = if j < done.0 { done.1 } else { 0 };
-            for (k, row) in panel.chunks_exact_mut(PANEL).enumerate().skip(from) {
-                row[j] = column[k * b.row_stride];
+        let (columns, rows) = pack_blocks(b, first, width, panel);
+        for k in if columns == PANEL { rows } else { 0 }..b.rows {
+            let row = &mut panel[k * PANEL..(k + 1) * PANEL];
+            for j in if k < rows { columns } else { 0 }..width {
+                row[j] = b.data[(first + j) * b.col_stride + k * b.row_stride];
+            }
+            if width < PANEL {
+                row[width..].fill(0.0);
             }
         }
     }
 }
 
-/// Transposes what it can of a panel in blocks of 8 x 8 and returns how many of its first columns and
-/// of their first rows that was.
+/// Transposes what it can of a panel and returns how many of its first columns and of their first rows
+/// that was.
 fn pack_blocks(b: Matrix<'_>, first: usize, width: usize, panel: &mut [f32]) -> (usize, usize) {
     #[cfg(target_arch = "x86_64")]
     if b.row_stride == 1 && level() != Level::Portable {
-        let (columns, rows) = (width / 8 * 8, b.rows / 8 * 8);
-        for j in (0..columns).step_by(8) {
-            let start = (first + j) * b.col_stride;
-            for k in (0..rows).step_by(8) {
-                let from = &b.data[start + k..start + k + 7 * b.col_stride + 8];
-                let to = &mut panel[k * PANEL + j..(k + 7) * PANEL + j + 8];
-                // SAFETY: every other level has AVX2; the slices reach to the last of 8 rows of 8.
-                unsafe { transpose_8x8(from.as_ptr(), b.col_stride, to.as_mut_ptr(), PANEL) };
+        let (columns, rows) = (width / 8 * 8, b.rows / 4 * 4);
+        if columns > 0 && rows > 0 {
+            let from = &b.data[first * b.col_stride..][..(columns - 1) * b.col_stride + rows];
+            let to = &mut panel[..rows * PANEL];
+            // SAFETY: every other level has AVX2, and the slices hold these columns and rows.
+            unsafe {
+                match (level(), columns) {
+                    (Level::Avx512, PANEL) => turn::panel(from.as_ptr(), b.col_stride, rows, to.as_mut_ptr()),
+                    _ => (0..columns).step_by(8).for_each(|j| {
+                        let from = from[j * b.col_stride..].as_ptr();
+                        turn::half_panel(from, b.col_stride, rows, to[j..].as_mut_ptr());
+                    }),
+                }
             }
         }
         return (columns, rows);
@@ -147,32 +151,64 @@ fn pack_blocks(b: Matrix<'_>, first: usize, width: usize, panel: &mut [f32]) -> 
     (0, 0)
 }
 
-/// # Safety
-/// The machine has AVX2; 8 rows of 8 elements can be read and written at these strides.
+/// Transposition. Four elements at a time go from memory to where their row will end in a vector, which
+/// leaves shuffles within fours.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn transpose_8x8(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+mod turn {
     use std::arch::x86_64::*;
-    // SAFETY: the caller vouches for all pointers.
-    unsafe {
-        let row = |i: usize| _mm256_loadu_ps(from.add(i * from_row));
-        let mut pairs = [_mm256_setzero_ps(); 8]; // neighbouring rows, interleaved
-        for i in 0..4 {
-            pairs[2 * i] = _mm256_unpacklo_ps(row(2 * i), row(2 * i + 1));
-            pairs[2 * i + 1] = _mm256_unpackhi_ps(row(2 * i), row(2 * i + 1));
-        }
-        let mut fours = [_mm256_setzero_ps(); 8]; // four rows of one column in each half
-        for half in 0..2 {
-            for i in 0..2 {
-                let (a, b) = (pairs[4 * half + i], pairs[4 * half + i + 2]);
-                fours[4 * half + 2 * i] = _mm256_shuffle_ps::<0x44>(a, b);
-                fours[4 * half + 2 * i + 1] = _mm256_shuffle_ps::<0xEE>(a, b);
+
+    use super::PANEL;
+
+    /// Rows of `PANEL` elements from as many columns.
+    ///
+    /// # Safety
+    /// The machine has AVX-512; `rows`, a multiple of 4, can be read of each column and written.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn panel(from: *const f32, column: usize, rows: usize, to: *mut f32) {
+        // SAFETY: the caller vouches for all pointers.
+        unsafe {
+            for k in (0..rows).step_by(4) {
+                let four = |j: usize| _mm_loadu_ps(from.add(j * column + k));
+                let mut sixteen = [_mm512_setzero_ps(); 4]; // `map` would pass vectors through memory
+                for j in 0..4 {
+                    let x = _mm512_castps128_ps512(four(j));
+                    let x = _mm512_insertf32x4::<1>(x, four(j + 4));
+                    let x = _mm512_insertf32x4::<2>(x, four(j + 8));
+                    sixteen[j] = _mm512_insertf32x4::<3>(x, four(j + 12));
+                }
+                let [a, b, c, d] = sixteen;
+                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                _mm512_storeu_ps(to.add(k * PANEL), _mm512_shuffle_ps::<0x44>(ab, cd));
+                _mm512_storeu_ps(to.add((k + 1) * PANEL), _mm512_shuffle_ps::<0xEE>(ab, cd));
+                let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                _mm512_storeu_ps(to.add((k + 2) * PANEL), _mm512_shuffle_ps::<0x44>(ab, cd));
+                _mm512_storeu_ps(to.add((k + 3) * PANEL), _mm512_shuffle_ps::<0xEE>(ab, cd));
             }
         }
-        for i in 0..4 {
-            let (upper, lower) = (fours[i], fours[4 + i]);
-            _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(upper, lower));
-            _mm256_storeu_ps(to.add((4 + i) * to_row), _mm256_permute2f128_ps::<0x31>(upper, lower));
+    }
+
+    /// As [`panel`], 8 columns.
+    ///
+    /// # Safety
+    /// As [`panel`], with AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn half_panel(from: *const f32, column: usize, rows: usize, to: *mut f32) {
+        // SAFETY: the caller vouches for all pointers.
+        unsafe {
+            for k in (0..rows).step_by(4) {
+                let four = |j: usize| _mm_loadu_ps(from.add(j * column + k));
+                let mut eight = [_mm256_setzero_ps(); 4];
+                for j in 0..4 {
+                    eight[j] = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(four(j)), four(j + 4));
+                }
+                let [a, b, c, d] = eight;
+                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                _mm256_storeu_ps(to.add(k * PANEL), _mm256_shuffle_ps::<0x44>(ab, cd));
+                _mm256_storeu_ps(to.add((k + 1) * PANEL), _mm256_shuffle_ps::<0xEE>(ab, cd));
+                let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                _mm256_storeu_ps(to.add((k + 2) * PANEL), _mm256_shuffle_ps::<0x44>(ab, cd));
+                _mm256_storeu_ps(to.add((k + 3) * PANEL), _mm256_shuffle_ps::<0xEE>(ab, cd));
+            }
         }
     }
 }
@@ -240,13 +276,13 @@ unsafe fn set_product(
     }
     for (block, c) in c.chunks_mut(HOT_ROWS * n).enumerate() {
         let mut row = 0;
-        for ((height, wide), tiles) in microkernel::cover(level, c.len() / n) {
+        for (shape, tiles) in microkernel::cover(level, c.len() / n, n / PANEL) {
             if tiles == 0 {
                 continue;
             }
-            let mut p = 0;
+            let (height, mut p) = (shape.0, 0);
             while p * PANEL < n {
-                let panels = if (p + wide) * PANEL <= n { wide } else { 1 };
+                let panels = microkernel::at_once(level, shape, n / PANEL - p);
                 let shape = (height, panels, tiles);
                 // SAFETY: `level` is one this machine has; A and init were checked above, B has its
                 // panels by construction, the tiles' rows are rows of C, set if they are read.
