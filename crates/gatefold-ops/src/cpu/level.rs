@@ -37,8 +37,9 @@ pub(crate) fn level() -> Level {
 
 /// The SIMD level of this process's kernels: `avx512`, `avx2` or `portable`.
 ///
-/// Results have the same bits on every machine of one level, and may differ between levels. To repeat
-/// a run of a lower level, set the environment variable `GATEFOLD_SIMD` to `avx2` or `portable`.
+/// These kernels have the same bits on every machine of one level, and may differ between levels. To repeat
+/// a run of a lower level, set the environment variable `GATEFOLD_SIMD` to `avx2` or `portable`. Burn's own
+/// sums and products, of which graph policies use some, go by the processor whatever the variable says.
 pub fn simd_level() -> &'static str {
     match level() {
         #[cfg(target_arch = "x86_64")]
