@@ -33,6 +33,7 @@ mod norm_relu_kernel;
 mod norm_relu_lanes;
 mod packed;
 mod packed_linear;
+mod panels;
 mod ppo_loss;
 mod prefetch;
 mod scratch;

@@ -17,7 +17,8 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
     level::level,
     linear::{add_rows, add_weight_gradient},
-    sgemm::{Init, Matrix, Panels, gemm_unset},
+    panels::{Matrix, Panels},
+    sgemm::{Init, gemm_unset},
     unset::Unset,
 };
 

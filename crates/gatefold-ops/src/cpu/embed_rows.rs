@@ -18,7 +18,8 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
     gather_rows::{gathered, scattered},
     level::level,
-    sgemm::{Init, Matrix, Panels, gemm},
+    panels::{Matrix, Panels},
+    sgemm::{Init, gemm},
 };
 
 fn run(base: &FlexTensor, rows: &[u32], inputs: &FlexTensor, directions: &FlexTensor) -> FlexTensor {

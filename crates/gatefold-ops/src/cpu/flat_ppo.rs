@@ -23,9 +23,9 @@ use super::{
         Layer, Parameters, Shape, Wanted, backward_chunk, flops, forward_chunk, hidden_width, panels, shapes,
         turned,
     },
+    panels::Panels,
     ppo_loss::{Computed, Recorded, Totals, evaluate, finish, without_graph},
     scratch::Scratch,
-    sgemm::Panels,
 };
 use crate::{Evaluated, FlatMlp, PpoBatch, PpoLossConfig, ppo_stats};
 

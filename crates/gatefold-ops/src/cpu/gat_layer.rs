@@ -27,9 +27,10 @@ use super::{
     gat_parts::{for_parts, of_heads},
     kept::Kept,
     level::level,
+    panels::{Matrix, Panels},
     prefetch::prefetch,
     scratch::Scratch,
-    sgemm::{Init, Matrix, Panels, gemm, gemm_unset},
+    sgemm::{Init, gemm, gemm_unset},
     unset::Unset,
 };
 use crate::GatHeads;

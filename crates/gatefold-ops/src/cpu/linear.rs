@@ -17,8 +17,9 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
     level::{level, mul_add, multiversion},
     math::{add_scaled, tanh_in_place},
+    panels::{Matrix, Panels},
     scratch::Scratch,
-    sgemm::{Init, Matrix, Panels, gemm, gemm_unset, is_narrow, narrow},
+    sgemm::{Init, gemm, gemm_unset, is_narrow, narrow},
     unset::{Part, Unset},
 };
 use crate::Activation;

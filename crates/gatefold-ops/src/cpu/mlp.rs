@@ -20,8 +20,9 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor, tensors, unwrap},
     level::level,
     linear::{CHUNK, activate, activation_gradient, add_weight_gradient},
+    panels::{Matrix, Panels},
     scratch::Scratch,
-    sgemm::{Init, Matrix, Panels, gemm, is_narrow, narrow},
+    sgemm::{Init, gemm, is_narrow, narrow},
 };
 use crate::{Activation, FlatMlp, MlpLayer};
 

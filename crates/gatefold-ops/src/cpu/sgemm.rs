@@ -1,49 +1,20 @@
 //! The matrix product of the fused kernels: `C = init + A B`, one order of summation for all shapes.
 //!
-//! A may have any strides. B is read in panels of 16 columns; packing them pads the last one, and
-//! transposes, so that `x W`, `g W^T` and `x^T g` are one code. For a few rows packing costs more
-//! than it saves: then full panels are read where they lie. Every element of C is summed over
-//! ascending k in one accumulator, so its bits depend on its row of A and its column of B alone.
+//! A may have any strides, B comes in panels, so that `x W`, `g W^T` and `x^T g` are one code. Every element
+//! of C is summed over ascending k in one accumulator, so its bits depend on its row of A and its column of B
+//! alone.
 
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
 
 use super::{
-    level::{Level, level},
+    level::Level,
     microkernel::{self, PANEL, Tile},
+    panels::{Matrix, Panels},
     scratch::Scratch,
     unset::{Part, assume_set},
 };
-
-/// A matrix as a view: element (i, j) is `data[i * row_stride + j * col_stride]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// A row-major matrix.
-    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(data.len(), rows * cols, "a matrix of {rows} x {cols}");
-        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
-    }
-
-    /// The transpose.
-    pub(crate) fn t(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-        }
-    }
-}
 
 /// What the sums start from.
 #[derive(Clone, Copy)]
@@ -56,161 +27,6 @@ pub(crate) enum Init<'a> {
     Rows(&'a [f32]),
     /// What C holds: sums that go on.
     Held,
-}
-
-/// B, ready for multiplication.
-pub(crate) struct Panels<'a> {
-    /// Full panels are read from here if they were not packed.
-    direct: Option<Matrix<'a>>,
-    packed: Scratch,
-    k: usize,
-    n: usize,
-}
-
-impl<'a> Panels<'a> {
-    /// Prepares B for a product with `rows` rows of A.
-    pub(crate) fn new(b: Matrix<'a>, rows: usize) -> Self {
-        let (k, n) = (b.rows, b.cols);
-        let stays_in_cache = k * n <= 4096;
-        let direct = b.col_stride == 1 && (rows < 32 || stays_in_cache);
-        let first = if direct { n / PANEL } else { 0 };
-        let count = n.div_ceil(PANEL) - first;
-        let mut packed = Scratch::new(count * k * PANEL);
-        if k > 0 {
-            for (p, panel) in packed.chunks_exact_mut(k * PANEL).enumerate() {
-                pack(b, (first + p) * PANEL, panel);
-            }
-        }
-        Self { direct: direct.then_some(b), packed, k, n }
-    }
-
-    /// Where panel `p` begins, its row stride, and the distance to the next panel.
-    fn panel(&self, p: usize) -> (*const f32, usize, usize) {
-        let direct = if self.direct.is_some() { self.n / PANEL } else { 0 };
-        match self.direct {
-            Some(b) if p < direct => (b.data[p * PANEL..].as_ptr(), b.row_stride, PANEL),
-            _ => {
-                let size = self.k * PANEL;
-                (self.packed[(p - direct) * size..].as_ptr(), PANEL, size)
-            }
-        }
-    }
-}
-
-/// Copies the panel of columns from `first` on; columns beyond the last become 0.
-fn pack(b: Matrix<'_>, first: usize, panel: &mut [f32]) {
-    let width = PANEL.min(b.cols - first);
-    if b.col_stride == 1 {
-        for (k, row) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-            let from = &b.data[k * b.row_stride + first..];
-            match from.first_chunk() {
-                Some(whole) if width == PANEL => *row = *whole,
-                _ => {
-                    row[..width].copy_from_slice(&from[..width]);
-                    row[width..].fill(0.0);
-                }
-            }
-        }
-    } else {
-        let (columns, rows) = pack_blocks(b, first, width, panel);
-        for k in if columns == PANEL { rows } else { 0 }..b.rows {
-            let row = &mut panel[k * PANEL..(k + 1) * PANEL];
-            for j in if k < rows { columns } else { 0 }..width {
-                row[j] = b.data[(first + j) * b.col_stride + k * b.row_stride];
-            }
-            if width < PANEL {
-                row[width..].fill(0.0);
-            }
-        }
-    }
-}
-
-/// Transposes what it can of a panel and returns how many of its first columns and of their first rows
-/// that was.
-fn pack_blocks(b: Matrix<'_>, first: usize, width: usize, panel: &mut [f32]) -> (usize, usize) {
-    #[cfg(target_arch = "x86_64")]
-    if b.row_stride == 1 && level() != Level::Portable {
-        let (columns, rows) = (width / 8 * 8, b.rows / 4 * 4);
-        if columns > 0 && rows > 0 {
-            let from = &b.data[first * b.col_stride..][..(columns - 1) * b.col_stride + rows];
-            let to = &mut panel[..rows * PANEL];
-            // SAFETY: every other level has AVX2, and the slices hold these columns and rows.
-            unsafe {
-                match (level(), columns) {
-                    (Level::Avx512, PANEL) => turn::panel(from.as_ptr(), b.col_stride, rows, to.as_mut_ptr()),
-                    _ => (0..columns).step_by(8).for_each(|j| {
-                        let from = from[j * b.col_stride..].as_ptr();
-                        turn::half_panel(from, b.col_stride, rows, to[j..].as_mut_ptr());
-                    }),
-                }
-            }
-        }
-        return (columns, rows);
-    }
-    let _ = (b, first, width, panel);
-    (0, 0)
-}
-
-/// Transposition. Four elements at a time go from memory to where their row will end in a vector, which
-/// leaves shuffles within fours.
-#[cfg(target_arch = "x86_64")]
-mod turn {
-    use std::arch::x86_64::*;
-
-    use super::PANEL;
-
-    /// Rows of `PANEL` elements from as many columns.
-    ///
-    /// # Safety
-    /// The machine has AVX-512; `rows`, a multiple of 4, can be read of each column and written.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn panel(from: *const f32, column: usize, rows: usize, to: *mut f32) {
-        // SAFETY: the caller vouches for all pointers.
-        unsafe {
-            for k in (0..rows).step_by(4) {
-                let four = |j: usize| _mm_loadu_ps(from.add(j * column + k));
-                let mut sixteen = [_mm512_setzero_ps(); 4]; // `map` would pass vectors through memory
-                for j in 0..4 {
-                    let x = _mm512_castps128_ps512(four(j));
-                    let x = _mm512_insertf32x4::<1>(x, four(j + 4));
-                    let x = _mm512_insertf32x4::<2>(x, four(j + 8));
-                    sixteen[j] = _mm512_insertf32x4::<3>(x, four(j + 12));
-                }
-                let [a, b, c, d] = sixteen;
-                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
-                _mm512_storeu_ps(to.add(k * PANEL), _mm512_shuffle_ps::<0x44>(ab, cd));
-                _mm512_storeu_ps(to.add((k + 1) * PANEL), _mm512_shuffle_ps::<0xEE>(ab, cd));
-                let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
-                _mm512_storeu_ps(to.add((k + 2) * PANEL), _mm512_shuffle_ps::<0x44>(ab, cd));
-                _mm512_storeu_ps(to.add((k + 3) * PANEL), _mm512_shuffle_ps::<0xEE>(ab, cd));
-            }
-        }
-    }
-
-    /// As [`panel`], 8 columns.
-    ///
-    /// # Safety
-    /// As [`panel`], with AVX2.
-    #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn half_panel(from: *const f32, column: usize, rows: usize, to: *mut f32) {
-        // SAFETY: the caller vouches for all pointers.
-        unsafe {
-            for k in (0..rows).step_by(4) {
-                let four = |j: usize| _mm_loadu_ps(from.add(j * column + k));
-                let mut eight = [_mm256_setzero_ps(); 4];
-                for j in 0..4 {
-                    eight[j] = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(four(j)), four(j + 4));
-                }
-                let [a, b, c, d] = eight;
-                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
-                _mm256_storeu_ps(to.add(k * PANEL), _mm256_shuffle_ps::<0x44>(ab, cd));
-                _mm256_storeu_ps(to.add((k + 1) * PANEL), _mm256_shuffle_ps::<0xEE>(ab, cd));
-                let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-                _mm256_storeu_ps(to.add((k + 2) * PANEL), _mm256_shuffle_ps::<0x44>(ab, cd));
-                _mm256_storeu_ps(to.add((k + 3) * PANEL), _mm256_shuffle_ps::<0xEE>(ab, cd));
-            }
-        }
-    }
 }
 
 /// Rows of C that are finished together, while they and their rows of A are in cache: so many that the 64 of
@@ -413,7 +229,10 @@ unsafe fn tiles_at(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{level::mul_add, unset::Unset};
+    use crate::cpu::{
+        level::{level, mul_add},
+        unset::Unset,
+    };
 
     fn numbers(len: usize, seed: u32) -> Vec<f32> {
         let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
