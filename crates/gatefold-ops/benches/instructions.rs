@@ -221,12 +221,11 @@ fn flat_ppo_loss_of_64() -> Kernel {
         let layers = [(64, Activation::Tanh), (64, Activation::Tanh), (outputs, Activation::Identity)];
         FlatMlp::new(4, layers.to_vec())
     });
-    let leaves = mlps.each_ref().map(|mlp| leaf([mlp.sizes().sum()], 0.2));
-    let (x, batch) = (tensor([64, 4], 1.0), minibatch());
+    let parameters = mlps.each_ref().map(|mlp| tensor([mlp.sizes().sum()], 0.2));
+    let (x, batch) = (tensor([64, 4], 1.0), minibatch().inner());
     Box::new(move || {
-        let [actor, critic] = [0, 1].map(|of| (&mlps[of], leaves[of].clone()));
-        let seen = flat_ppo_loss(x.clone(), actor, critic, batch.clone(), &LOSS);
-        drop(black_box(seen.loss.backward()));
+        let [actor, critic] = [0, 1].map(|of| (&mlps[of], parameters[of].clone()));
+        drop(black_box(flat_ppo_loss::<Train>(x.clone(), actor, critic, batch.clone(), &LOSS)));
     })
 }
 

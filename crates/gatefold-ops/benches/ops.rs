@@ -1,12 +1,13 @@
 //! Fused kernels beside their compositions: `cargo bench -p gatefold-ops`.
 
 use burn::backend::{Autodiff, Flex};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, OpsBackend, PpoBatch, PpoLossConfig, adamw_leaf,
-    adamw_step, composed, entmax15, expert_linear, flat_ppo_loss, gat_attention, linear, norm_relu, pack,
-    packed_expert_linear, packed_mix, ppo_loss, sparsemax, squared_norm, squared_norms_of_parts,
+    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, OpsBackend, PpoBatch, PpoLossConfig,
+    adamw_in_place, adamw_step, composed, entmax15, expert_linear, flat_ppo_loss, gat_attention, linear,
+    norm_relu, pack, packed_expert_linear, packed_mix, ppo_loss, sparsemax, squared_norm,
+    squared_norms_of_parts,
 };
 
 type Train = Autodiff<Flex>;
@@ -355,26 +356,23 @@ mod ppo {
     /// One step as the update takes it: forward, loss, backward, global norm, AdamW.
     #[divan::bench(args = [1, 64, 128, 1024, 4096])]
     fn step_fused(bencher: Bencher<'_, '_>, rows: usize) {
-        let (x, batch, mlps) = (tensor([rows, 4]), minibatch(rows), networks());
+        let (x, batch, mlps) = (tensor([rows, 4]), minibatch(rows).inner(), networks());
         let sizes = mlps.each_ref().map(|mlp| mlp.sizes().collect::<Vec<_>>());
         let counts = sizes.each_ref().map(|sizes| sizes.iter().sum::<usize>());
-        let mut leaves = counts.map(|count| tensor::<Flex, 1>([count]) * 0.2).map(|t| data(t).require_grad());
+        let mut parameters = counts.map(|count| tensor::<Flex, 1>([count]) * 0.2);
         let zeros = |count| Tensor::<Flex, 1>::zeros([count], &Default::default()).into_primitive().tensor();
         let mut moments = counts.map(|count| [zeros(count), zeros(count)]);
         bencher.bench_local(|| {
-            let [actor, critic] = [0, 1].map(|of| (&mlps[of], leaves[of].clone()));
-            let seen = flat_ppo_loss(x.clone(), actor, critic, batch.clone(), &LOSS);
-            let mut found = seen.loss.backward();
-            let grads = leaves.each_ref().map(|leaf| {
-                let grad = leaf.grad_remove(&mut found).expect("a gradient");
-                grad.into_primitive().tensor()
-            });
-            let parts = grads.iter().zip(&sizes);
+            let [actor, critic] = [0, 1].map(|of| (&mlps[of], parameters[of].clone()));
+            let seen = flat_ppo_loss::<Train>(x.clone(), actor, critic, batch.clone(), &LOSS);
+            let parts = seen.gradients.iter().zip(&sizes);
             let squares = parts.flat_map(|(grad, sizes)| squared_norms_of_parts::<Flex>(grad, sizes)).sum();
             let step = scale(squares);
-            for ((leaf, grad), [m, v]) in leaves.iter_mut().zip(grads).zip(&mut moments) {
-                let value = std::mem::replace(leaf, Tensor::empty([0], &Default::default()));
-                *leaf = adamw_leaf(value, grad, [m, v], &step);
+            for ((all, grad), [m, v]) in parameters.iter_mut().zip(seen.gradients).zip(&mut moments) {
+                let value = std::mem::replace(all, Tensor::empty([0], &Default::default()));
+                let mut value = value.into_primitive().tensor();
+                adamw_in_place::<Flex>(&mut value, grad, [m, v], &step);
+                *all = Tensor::from_primitive(TensorPrimitive::Float(value));
             }
             black_box(seen.stats.into_data())
         });
@@ -383,18 +381,17 @@ mod ppo {
     /// The same by plain tensor operations.
     #[divan::bench(args = [1, 64, 128, 1024])]
     fn step_composed(bencher: Bencher<'_, '_>, rows: usize) {
-        let (x, batch, mlps) = (tensor::<Train, 2>([rows, 4]), minibatch(rows), networks());
+        let (x, batch, mlps) = (tensor([rows, 4]), minibatch(rows).inner(), networks());
         let mut learned = mlps.each_ref().map(|mlp| {
             let count = mlp.sizes().sum();
             let zeros = Tensor::<Flex, 1>::zeros([count], &Default::default());
             (tensor::<Flex, 1>([count]) * 0.2, zeros.clone(), zeros)
         });
         bencher.bench_local(|| {
-            let leaves = learned.each_ref().map(|(p, ..)| data(p.clone()).require_grad());
-            let networks = [0, 1].map(|of| (&mlps[of], leaves[of].clone()));
-            let seen = composed::flat_ppo_loss(x.clone(), networks, batch.clone(), &LOSS);
-            let mut found = seen.loss.backward();
-            let grads = leaves.map(|leaf| leaf.grad_remove(&mut found).expect("a gradient"));
+            let networks = [0, 1].map(|of| (&mlps[of], learned[of].0.clone()));
+            let seen = composed::flat_ppo_loss::<Train>(x.clone(), networks, batch.clone(), &LOSS);
+            let primitive = |grad| Tensor::<Flex, 1>::from_primitive(TensorPrimitive::Float(grad));
+            let grads = seen.gradients.map(primitive);
             let squares = grads.iter().map(|g| composed::squared_norm(g.clone()).into_scalar()).sum::<f32>();
             let step = scale(f64::from(squares));
             for ((p, m, v), grad) in learned.iter_mut().zip(grads) {
@@ -402,9 +399,5 @@ mod ppo {
             }
             black_box(seen.stats.into_data())
         });
-    }
-
-    fn data(t: Tensor<Flex, 1>) -> Tensor<Train, 1> {
-        Tensor::from_inner(t)
     }
 }

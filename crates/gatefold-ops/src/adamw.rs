@@ -1,10 +1,6 @@
 //! One AdamW step of one tensor, and the squared norm that global clipping needs.
 
-use burn::tensor::{
-    Shape, Tensor, TensorMetadata, TensorPrimitive,
-    backend::{AutodiffBackend, Backend},
-    ops::FloatTensor,
-};
+use burn::tensor::{Shape, Tensor, TensorMetadata, TensorPrimitive, backend::Backend, ops::FloatTensor};
 
 use crate::{OpsAutodiffBackend, OpsBackend};
 
@@ -50,21 +46,36 @@ pub fn adamw_step<B: OpsBackend, const D: usize>(
         m.dims(),
         v.dims()
     );
-    B::adamw_step(param, grad, m, v, step)
+    let [mut param, grad, mut m, mut v] = [param, grad, m, v].map(|t| t.into_primitive().tensor());
+    B::adamw_in_place(&mut param, grad, [&mut m, &mut v], step);
+    let [param, m, v] = [param, m, v].map(|t| Tensor::from_primitive(TensorPrimitive::Float(t)));
+    (param, m, v)
 }
 
-/// [`adamw_step`] of a tracked leaf, such as a module's parameter, with moments that are changed in place:
-/// a new leaf.
+/// [`adamw_step`] on primitives, which are changed in place where one is the only handle of its storage.
 ///
-/// Gradient and moments are tensors of the parameter's number of elements, of any rank; panics if they have
-/// another.
+/// They are of one number of elements, of any rank; panics if they are not.
+pub fn adamw_in_place<B: OpsBackend>(
+    param: &mut FloatTensor<B>,
+    grad: FloatTensor<B>,
+    moments: [&mut FloatTensor<B>; 2],
+    step: &AdamwStep,
+) {
+    B::adamw_in_place(param, grad, moments, step);
+}
+
+/// [`adamw_in_place`] of a leaf, such as a module's parameter: a new leaf.
 pub fn adamw_leaf<B: OpsAutodiffBackend, const D: usize>(
     param: Tensor<B, D>,
     grad: FloatTensor<B::InnerBackend>,
-    [m, v]: [&mut FloatTensor<B::InnerBackend>; 2],
+    moments: [&mut FloatTensor<B::InnerBackend>; 2],
     step: &AdamwStep,
 ) -> Tensor<B, D> {
-    B::adamw_leaf(param, grad, [m, v], step)
+    let tracked = param.is_require_grad();
+    let mut value = param.inner().into_primitive().tensor();
+    B::InnerBackend::adamw_in_place(&mut value, grad, moments, step);
+    let param = Tensor::from_inner(Tensor::from_primitive(TensorPrimitive::Float(value)));
+    if tracked { param.require_grad() } else { param }
 }
 
 /// [`squared_norm`] of several tensors of any rank, read back at once.
@@ -105,20 +116,18 @@ pub fn composed_norm<B: Backend, const D: usize>(g: Tensor<B, D>) -> Tensor<B, 1
     g.square().sum()
 }
 
-/// [`adamw_leaf`] by [`adamw_step`] and a new leaf.
-pub(crate) fn leaf_by_step<B: AutodiffBackend<InnerBackend: OpsBackend>, const D: usize>(
-    param: Tensor<B, D>,
-    grad: FloatTensor<B::InnerBackend>,
-    [m, v]: [&mut FloatTensor<B::InnerBackend>; 2],
+/// [`adamw_in_place`] by plain tensor operations.
+pub(crate) fn composed_in_place<B: Backend>(
+    param: &mut FloatTensor<B>,
+    grad: FloatTensor<B>,
+    [m, v]: [&mut FloatTensor<B>; 2],
     step: &AdamwStep,
-) -> Tensor<B, D> {
-    let (shape, tracked) = (param.shape(), param.is_require_grad());
-    let value = param.inner().reshape([shape.num_elements()]);
-    let (value, new_m, new_v) = adamw_step(value, flat(grad), flat(m.clone()), flat(v.clone()), step);
-    *m = new_m.into_primitive().tensor();
-    *v = new_v.into_primitive().tensor();
-    let param = Tensor::from_inner(value.reshape(shape));
-    if tracked { param.require_grad() } else { param }
+) {
+    let [p, g, first, second] = [param.clone(), grad, m.clone(), v.clone()].map(flat::<B>);
+    let (p, first, second) = composed_step(p, g, first, second, step);
+    for (to, value) in [(param, p), (m, first), (v, second)] {
+        *to = B::float_reshape(value.into_primitive().tensor(), to.shape());
+    }
 }
 
 /// [`squared_norms`] one after the other.

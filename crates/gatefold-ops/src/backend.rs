@@ -8,7 +8,7 @@ use burn::tensor::{
     ops::FloatTensor,
 };
 
-use crate::adamw::{leaf_by_step, norms_of_parts, norms_one_by_one};
+use crate::adamw::{composed_in_place, norms_of_parts, norms_one_by_one};
 use crate::{
     Activation, ActivePairs, AdamwStep, Evaluated, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring,
     MlpLayer, Network, PpoBatch, PpoLossConfig, composed,
@@ -44,15 +44,14 @@ pub trait OpsBackend: Backend {
         composed::flat_mlp_column(x, parameters, mlp)
     }
 
-    /// See [`crate::adamw_step`].
-    fn adamw_step<const D: usize>(
-        param: Tensor<Self, D>,
-        grad: Tensor<Self, D>,
-        m: Tensor<Self, D>,
-        v: Tensor<Self, D>,
+    /// See [`crate::adamw_in_place`].
+    fn adamw_in_place(
+        param: &mut FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        moments: [&mut FloatTensor<Self>; 2],
         step: &AdamwStep,
-    ) -> (Tensor<Self, D>, Tensor<Self, D>, Tensor<Self, D>) {
-        composed::adamw_step(param, grad, m, v, step)
+    ) {
+        composed_in_place::<Self>(param, grad, moments, step);
     }
 
     /// See [`crate::squared_norm`].
@@ -240,21 +239,11 @@ pub trait OpsBackend: Backend {
 pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend {
     /// See [`crate::flat_ppo_loss`].
     fn flat_ppo_loss(
-        x: Tensor<Self, 2>,
-        networks: [Network<'_, Self>; 2],
-        batch: PpoBatch<Self>,
+        x: Tensor<Self::InnerBackend, 2>,
+        networks: [Network<'_, Self::InnerBackend>; 2],
+        batch: PpoBatch<Self::InnerBackend>,
         config: &PpoLossConfig,
-    ) -> Evaluated<Self> {
-        composed::flat_ppo_loss(x, networks, batch, config)
-    }
-
-    /// See [`crate::adamw_leaf`].
-    fn adamw_leaf<const D: usize>(
-        param: Tensor<Self, D>,
-        grad: FloatTensor<Self::InnerBackend>,
-        moments: [&mut FloatTensor<Self::InnerBackend>; 2],
-        step: &AdamwStep,
-    ) -> Tensor<Self, D> {
-        leaf_by_step(param, grad, moments, step)
+    ) -> Evaluated<Self::InnerBackend> {
+        composed::flat_ppo_loss::<Self>(x, networks, batch, config)
     }
 }

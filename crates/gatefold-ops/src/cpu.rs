@@ -54,7 +54,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 
-use crate::adamw::{leaf_by_step, norms_of_parts, norms_one_by_one};
+use crate::adamw::{composed_in_place, norms_of_parts, norms_one_by_one};
 use crate::{
     Activation, ActivePairs, AdamwStep, Evaluated, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring,
     MlpLayer, Network, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, composed,
@@ -345,19 +345,16 @@ impl OpsBackend for Flex {
         simplex::all_masked_row(&unwrap(z.clone()))
     }
 
-    fn adamw_step<const D: usize>(
-        param: Tensor<Self, D>,
-        grad: Tensor<Self, D>,
-        m: Tensor<Self, D>,
-        v: Tensor<Self, D>,
+    fn adamw_in_place(
+        param: &mut FlexTensor,
+        grad: FlexTensor,
+        [m, v]: [&mut FlexTensor; 2],
         step: &AdamwStep,
-    ) -> (Tensor<Self, D>, Tensor<Self, D>, Tensor<Self, D>) {
-        if !all_f32!(param, grad, m, v) {
-            return composed::adamw_step(param, grad, m, v, step);
+    ) {
+        if [&*param, &grad, &*m, &*v].iter().any(|t| t.dtype() != DType::F32) {
+            return composed_in_place::<Self>(param, grad, [m, v], step);
         }
-        let (mut param, mut m, mut v) = (unwrap(param), unwrap(m), unwrap(v));
-        adamw::step_in_place(&mut param, unwrap(grad), &mut m, &mut v, step);
-        (wrap(param), wrap(m), wrap(v))
+        adamw::step_in_place(param, grad, m, v, step);
     }
 
     fn squared_norms(tensors: &[FlexTensor]) -> Vec<f64> {
@@ -400,7 +397,7 @@ impl OpsBackend for Flex {
     }
 }
 
-// An optimizer step has no gradient, so `adamw_step` and the norms stay composed here.
+// An optimizer step has no gradient, so `adamw_in_place` and the norms stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
     fused_operations!(autodiff, autodiff_flat, autodiff_pack, autodiff_mix, C);
 
@@ -434,31 +431,15 @@ impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
 
 impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
     fn flat_ppo_loss(
-        x: Tensor<Self, 2>,
-        [actor, critic]: [Network<'_, Self>; 2],
-        batch: PpoBatch<Self>,
+        x: Tensor<Flex, 2>,
+        [actor, critic]: [Network<'_, Flex>; 2],
+        batch: PpoBatch<Flex>,
         config: &PpoLossConfig,
-    ) -> Evaluated<Self> {
+    ) -> Evaluated<Flex> {
         if !(all_f32!(x, actor.1, critic.1) && batch_is_f32!(batch)) {
-            return composed::flat_ppo_loss(x, [actor, critic], batch, config);
+            return composed::flat_ppo_loss::<Self>(x, [actor, critic], batch, config);
         }
         let parameters = [unwrap(actor.1), unwrap(critic.1)];
-        flat_ppo::autodiff::<C>(unwrap(x.inner()), parameters, [actor.0, critic.0], batch, config)
-    }
-
-    fn adamw_leaf<const D: usize>(
-        param: Tensor<Self, D>,
-        grad: FlexTensor,
-        [m, v]: [&mut FlexTensor; 2],
-        step: &AdamwStep,
-    ) -> Tensor<Self, D> {
-        if ![&grad, &*m, &*v].iter().all(|t| t.dtype() == DType::F32) || !all_f32!(param) {
-            return leaf_by_step(param, grad, [m, v], step);
-        }
-        let tracked = param.is_require_grad();
-        let mut param = unwrap(param);
-        adamw::step_in_place(&mut param.primitive, grad, m, v, step);
-        let value = Tensor::from_inner(wrap::<Flex, D>(param.primitive));
-        if tracked { value.require_grad() } else { value }
+        flat_ppo::flex(unwrap(x), parameters, [actor.0, critic.0], batch, config)
     }
 }

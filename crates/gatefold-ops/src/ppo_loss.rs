@@ -1,6 +1,9 @@
 //! The PPO loss of a masked categorical policy and its value head.
 
-use burn::tensor::{Bool, Int, Tensor, backend::Backend};
+use burn::tensor::{
+    Bool, Int, Tensor,
+    backend::{AutodiffBackend, Backend},
+};
 
 use crate::{OpsBackend, masked_softmax::selected_log_softmax};
 
@@ -19,6 +22,32 @@ pub struct PpoBatch<B: Backend> {
     pub returns: Tensor<B, 1>,
     /// Values at rollout time, `[B]`; read only when values are clipped.
     pub old_values: Tensor<B, 1>,
+}
+
+impl<B: AutodiffBackend> PpoBatch<B> {
+    /// The same data on the inner backend.
+    pub fn inner(self) -> PpoBatch<B::InnerBackend> {
+        PpoBatch {
+            actions: self.actions.inner(),
+            mask: self.mask.map(Tensor::inner),
+            old_log_probs: self.old_log_probs.inner(),
+            advantages: self.advantages.inner(),
+            returns: self.returns.inner(),
+            old_values: self.old_values.inner(),
+        }
+    }
+
+    /// Data of the inner backend.
+    pub fn from_inner(batch: PpoBatch<B::InnerBackend>) -> Self {
+        Self {
+            actions: Tensor::from_inner(batch.actions),
+            mask: batch.mask.map(Tensor::from_inner),
+            old_log_probs: Tensor::from_inner(batch.old_log_probs),
+            advantages: Tensor::from_inner(batch.advantages),
+            returns: Tensor::from_inner(batch.returns),
+            old_values: Tensor::from_inner(batch.old_values),
+        }
+    }
 }
 
 /// The numbers of the PPO loss.

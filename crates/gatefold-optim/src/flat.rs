@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend, ops::FloatTensor};
-use gatefold_ops::{OpsAutodiffBackend, OpsBackend, adamw_leaf, squared_norms_of_parts};
+use gatefold_ops::{OpsAutodiffBackend, OpsBackend, adamw_in_place, squared_norms_of_parts};
 
 use crate::adamw::{AdamW, Step, bias_corrections, primitive, tensor};
 
@@ -86,38 +86,32 @@ impl<B: OpsBackend> AdamW<B> {
         }
     }
 
-    /// [`step`](Self::step) on the groups' tensors, each a leaf that `found` has a gradient of.
-    pub fn step_flat<'a, A>(
+    /// [`step`](Self::step) on the groups' tensors, down a gradient of each.
+    pub fn step_flat<'a>(
         &self,
         moments: &mut FlatMoments<B>,
-        leaves: impl IntoIterator<Item = &'a mut Tensor<A, 1>>,
-        mut found: A::Gradients,
+        parameters: impl IntoIterator<Item = &'a mut Tensor<B, 1>>,
+        grads: impl IntoIterator<Item = FloatTensor<B>>,
         lr: f64,
         max_norm: f32,
-    ) -> Step
-    where
-        A: OpsAutodiffBackend<InnerBackend = B> + 'a,
-    {
-        let leaves: Vec<_> = leaves.into_iter().collect();
-        assert_eq!(leaves.len(), moments.groups.len(), "a leaf for each group");
+    ) -> Step {
+        let grads: Vec<_> = grads.into_iter().collect();
+        assert_eq!(grads.len(), moments.groups.len(), "a gradient for each group");
         let mut squares = vec![0.0; self.moments.len()];
-        let mut grads = Vec::with_capacity(leaves.len());
-        for (leaf, group) in leaves.iter().zip(&moments.groups) {
-            let grad = leaf.grad_remove(&mut found).expect("the loss depends on all networks");
-            let grad = primitive(grad);
-            for (&at, square) in group.members.iter().zip(squared_norms_of_parts::<B>(&grad, &group.sizes)) {
+        for (grad, group) in grads.iter().zip(&moments.groups) {
+            for (&at, square) in group.members.iter().zip(squared_norms_of_parts::<B>(grad, &group.sizes)) {
                 squares[at] = square;
             }
-            grads.push(grad);
         }
         let (done, numbers) = self.begin(&squares, |at| at, lr, max_norm);
         let Some(mut numbers) = numbers else { return done };
-        for ((leaf, group), grad) in leaves.into_iter().zip(&mut moments.groups).zip(grads) {
+        for ((parameters, group), grad) in parameters.into_iter().zip(&mut moments.groups).zip(grads) {
             group.steps += 1;
             bias_corrections(&mut numbers, group.steps);
             // An empty tensor takes its place, so that the step finds the only handle of the values.
-            let value = std::mem::replace(leaf, Tensor::empty([0], &leaf.device()));
-            *leaf = adamw_leaf(value, grad, [&mut group.first, &mut group.second], &numbers);
+            let mut all = primitive(std::mem::replace(parameters, Tensor::empty([0], &parameters.device())));
+            adamw_in_place::<B>(&mut all, grad, [&mut group.first, &mut group.second], &numbers);
+            *parameters = tensor::<B>(all);
         }
         done
     }

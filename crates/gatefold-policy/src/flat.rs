@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, backend::AutodiffBackend, ops::FloatTensor};
 use gatefold_curriculum::Routing;
 use gatefold_ops::{
     Activation, FlatMlp, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, flat_mlp, flat_mlp_column,
@@ -23,7 +23,7 @@ use crate::{ActorCritic, Evaluation, Mlp, Observation, RoutingInput};
 /// An MLP and its parameters.
 #[derive(Debug, Clone)]
 pub struct FlatNetwork<B: OpsBackend> {
-    /// Of each layer the weight `[in, out]`, row-major, then the bias `[out]`; with gradient.
+    /// Of each layer the weight `[in, out]`, row-major, then the bias `[out]`.
     pub parameters: Tensor<B, 1>,
     mlp: FlatMlp,
     ids: Vec<ParamId>,
@@ -38,12 +38,11 @@ impl<B: OpsBackend> FlatNetwork<B> {
         for (layer, activation) in hidden.chain([(head, Activation::Identity)]) {
             let bias = layer.bias.as_ref().expect("our linear layers have a bias");
             let [from, to] = layer.weight.dims();
-            each.extend([layer.weight.val().detach().reshape([from * to]), bias.val().detach()]);
+            each.extend([layer.weight.val().reshape([from * to]), bias.val()]);
             ids.extend([layer.weight.id, bias.id]);
             layers.push((to, activation));
         }
-        let parameters = Tensor::cat(each, 0).detach().require_grad();
-        Self { parameters, mlp: FlatMlp::new(inputs, layers), ids }
+        Self { parameters: Tensor::cat(each, 0), mlp: FlatMlp::new(inputs, layers), ids }
     }
 
     /// The module's parameters in their order here.
@@ -53,16 +52,15 @@ impl<B: OpsBackend> FlatNetwork<B> {
 
     /// The parameters one by one, flat.
     fn each(&self) -> impl Iterator<Item = (ParamId, Tensor<B, 1>)> {
-        let all = self.parameters.clone().detach();
         let mut first = 0;
         self.ids.iter().zip(self.mlp.sizes()).map(move |(&id, size)| {
             first += size;
-            (id, all.clone().narrow(0, first - size, size))
+            (id, self.parameters.clone().narrow(0, first - size, size))
         })
     }
 }
 
-/// A policy without graph, router and experts.
+/// A policy without graph, router and experts, its parameters untracked.
 #[derive(Debug, Clone)]
 pub struct FlatPolicy<B: OpsBackend> {
     actor: FlatNetwork<B>,
@@ -79,30 +77,32 @@ impl<B: OpsBackend> FlatPolicy<B> {
         Self { actor, critic, second_critic }
     }
 
-    /// What [`ActorCritic::evaluate`] gives but for `h_obs`, and the PPO loss of it, with its statistics. Logits
-    /// and the first critic's values come without gradient.
-    pub fn evaluate_loss(
+    /// What [`ActorCritic::evaluate`] gives but for `h_obs`, and the PPO loss of it, with its statistics and its
+    /// gradients. Of all that, the second critic's values alone are tracked.
+    pub fn evaluate_loss<A: OpsAutodiffBackend<InnerBackend = B>>(
         &self,
-        observation: &Observation<B>,
-        batch: PpoBatch<B>,
+        observation: &Observation<A>,
+        batch: PpoBatch<A>,
         config: &PpoLossConfig,
-    ) -> (Evaluation<B>, [Tensor<B, 1>; 2])
-    where
-        B: OpsAutodiffBackend,
-    {
+    ) -> (Evaluation<A>, [Tensor<A, 1>; 2], FlatGradients<A>) {
         let [actor, critic] = [&self.actor, &self.critic].map(|of| (&of.mlp, of.parameters.clone()));
-        let seen = flat_ppo_loss(observation.features.clone(), actor, critic, batch, config);
+        let x = observation.features.clone();
+        let seen = flat_ppo_loss::<A>(x.clone().inner(), actor, critic, batch.inner(), config);
+        let leaf = |critic: &FlatNetwork<B>| Tensor::from_inner(critic.parameters.clone()).require_grad();
+        let second_critic: Option<Tensor<A, 1>> = self.second_critic.as_ref().map(leaf);
+        let second = self.second_critic.as_ref().zip(second_critic.clone());
         let evaluation = Evaluation {
-            logits: seen.logits,
-            values: seen.values,
-            second_values: self.second_critic.as_ref().map(|critic| value(critic, observation)),
+            logits: Tensor::from_inner(seen.logits),
+            values: Tensor::from_inner(seen.values),
+            second_values: second.map(|(critic, leaf)| flat_mlp_column(x, leaf, &critic.mlp)),
             h_obs: None,
             gates: None,
             expert_logits: None,
             next_operator: None,
             graph: None,
         };
-        (evaluation, [seen.loss, seen.stats])
+        let ppo = [seen.loss, seen.stats].map(Tensor::from_inner);
+        (evaluation, ppo, FlatGradients { of_ppo: seen.gradients, second_critic })
     }
 
     /// The values of each critic `[B]`.
@@ -126,19 +126,39 @@ impl<B: OpsBackend> FlatPolicy<B> {
         [&mut self.actor, &mut self.critic].into_iter().chain(&mut self.second_critic)
     }
 
-    /// `policy`, which this was made of, with the parameters that are here now.
-    pub fn write_to(&self, policy: ActorCritic<B>) -> ActorCritic<B> {
+    /// `policy`, without whose graph this was made, with the parameters that are here now.
+    pub fn write_to<A: OpsAutodiffBackend<InnerBackend = B>>(
+        &self,
+        policy: ActorCritic<A>,
+    ) -> ActorCritic<A> {
         struct Write<B: OpsBackend>(HashMap<ParamId, Tensor<B, 1>>);
-        impl<B: OpsBackend> ModuleMapper<B> for Write<B> {
-            fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        impl<A: OpsAutodiffBackend> ModuleMapper<A> for Write<A::InnerBackend> {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
                 let (id, old, mapper) = param.consume();
                 let new = self.0.remove(&id).expect("a flat policy has all parameters");
-                let new = new.reshape(old.dims()).detach();
+                let new = Tensor::from_inner(new.reshape(old.dims()));
                 let new = if old.is_require_grad() { new.require_grad() } else { new };
                 Param::from_mapped_value(id, new, mapper)
             }
         }
         policy.map(&mut Write(self.networks().flat_map(FlatNetwork::each).collect()))
+    }
+}
+
+/// What there is of the gradients of a loss that is PPO's with, at most, a loss of the second critic added.
+pub struct FlatGradients<A: AutodiffBackend> {
+    of_ppo: [FloatTensor<A::InnerBackend>; 2],
+    second_critic: Option<Tensor<A, 1>>,
+}
+
+impl<A: AutodiffBackend> FlatGradients<A> {
+    /// All of them, of this loss, in the order of [`FlatPolicy::networks`].
+    pub fn of(self, loss: &Tensor<A, 1>) -> impl Iterator<Item = FloatTensor<A::InnerBackend>> {
+        let second = self.second_critic.map(|leaf| {
+            let gradient = leaf.grad_remove(&mut loss.backward()).expect("the loss depends on all networks");
+            gradient.into_primitive().tensor()
+        });
+        self.of_ppo.into_iter().chain(second)
     }
 }
 

@@ -1,9 +1,12 @@
 //! The policy and its optimizer while they learn.
 
+use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use gatefold_ops::{OpsAutodiffBackend, PpoBatch, PpoLossConfig, ppo_loss};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
-use gatefold_policy::{ActorCritic, Evaluation, FlatPolicy, Observation, RoutingInput, Wanted};
+use gatefold_policy::{
+    ActorCritic, Evaluation, FlatGradients, FlatPolicy, Observation, RoutingInput, Wanted,
+};
 
 const THERE: &str = "a student has its policy between steps";
 
@@ -13,14 +16,14 @@ pub(crate) struct Student<'a, B: OpsAutodiffBackend> {
     /// With the parameters of the beginning where `flat` has the present ones.
     policy: Option<ActorCritic<B>>, // `None` within a step
     pub(crate) optimizer: &'a mut AdamW<B::InnerBackend>,
-    flat: Option<(FlatPolicy<B>, FlatMoments<B::InnerBackend>)>,
+    flat: Option<(FlatPolicy<B::InnerBackend>, FlatMoments<B::InnerBackend>)>,
 }
 
 impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
     /// `flat` is whether it may take the faster form, in which nobody sees single tensors, `h_obs` or a
     /// gradient of the first critic's values.
     pub(crate) fn new(policy: ActorCritic<B>, optimizer: &'a mut AdamW<B::InnerBackend>, flat: bool) -> Self {
-        let flat = policy.flat().filter(|_| flat).and_then(|flat| {
+        let flat = flat.then(|| policy.valid().flat()).flatten().and_then(|flat| {
             let groups = flat.networks().map(|network| network.ids());
             let moments = optimizer.flat::<B, _>(&policy, groups)?;
             Some((flat, moments))
@@ -42,7 +45,8 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         }
     }
 
-    /// Evaluates a minibatch; with its PPO loss and that one's statistics.
+    /// Evaluates a minibatch; with its PPO loss and that one's statistics, and, in the faster form, with what
+    /// [`learn`](Self::learn) wants beside the loss.
     pub(crate) fn evaluate(
         &self,
         observation: &Observation<B>,
@@ -50,24 +54,31 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         wanted: &Wanted<B>,
         batch: PpoBatch<B>,
         config: &PpoLossConfig,
-    ) -> (Evaluation<B>, [Tensor<B, 1>; 2]) {
+    ) -> (Evaluation<B>, [Tensor<B, 1>; 2], Option<FlatGradients<B>>) {
         if let Some((flat, _)) = &self.flat {
-            return flat.evaluate_loss(observation, batch, config);
+            let (evaluation, ppo, gradients) = flat.evaluate_loss(observation, batch, config);
+            return (evaluation, ppo, Some(gradients));
         }
         let evaluation = self.shape().evaluate_with(observation, input, wanted);
         let (logits, values) = (evaluation.logits.clone(), evaluation.values.clone());
-        (evaluation, ppo_loss(logits, values, batch, config).into())
+        (evaluation, ppo_loss(logits, values, batch, config).into(), None)
     }
 
     /// One optimizer step down the gradient of `loss`.
-    pub(crate) fn learn(&mut self, loss: &Tensor<B, 1>, lr: f64, max_norm: f32) -> Step {
-        let found = loss.backward();
+    pub(crate) fn learn(
+        &mut self,
+        loss: &Tensor<B, 1>,
+        known: Option<FlatGradients<B>>,
+        lr: f64,
+        max_norm: f32,
+    ) -> Step {
         if let Some((flat, moments)) = &mut self.flat {
-            let leaves = flat.networks_mut().map(|network| &mut network.parameters);
-            return self.optimizer.step_flat(moments, leaves, found, lr, max_norm);
+            let grads = known.expect("the faster form gives it").of(loss);
+            let parameters = flat.networks_mut().map(|network| &mut network.parameters);
+            return self.optimizer.step_flat(moments, parameters, grads, lr, max_norm);
         }
         let policy = self.policy.take().expect(THERE);
-        let grads = Gradients::of::<B, _>(&policy, found);
+        let grads = Gradients::of::<B, _>(&policy, loss.backward());
         #[cfg(feature = "chaos")]
         let grads = gatefold_optim::probe::gradients::<B, _>(&policy, grads);
         let (policy, step) = self.optimizer.step::<B, _>(policy, grads, lr, max_norm);

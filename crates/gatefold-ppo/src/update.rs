@@ -121,7 +121,7 @@ impl Learner {
                     dropped: student.shape().draw_graph(minibatch.rows.len(), &mut dropout, device),
                 };
                 let returns = data.returns.clone();
-                let (evaluation, ppo) = student.evaluate(&observation, input, &wanted, data, &config);
+                let (evaluation, ppo, known) = student.evaluate(&observation, input, &wanted, data, &config);
                 let terms = objective.terms(ppo, &evaluation, &observation, returns, &minibatch);
                 let value = f64::from(to_host(terms.loss.clone())[0]);
                 let h_obs = || student.policy().encode_observation(&observation);
@@ -131,7 +131,7 @@ impl Learner {
                 drop(evaluation);
 
                 let lr = plan.learning_rate.at(*optimizer_steps);
-                let step = student.learn(&terms.loss, lr, self.ppo.max_grad_norm);
+                let step = student.learn(&terms.loss, known, lr, self.ppo.max_grad_norm);
                 if !step.grad_norm.is_finite() {
                     let (path, norm) = step.largest;
                     return Err(non_finite(&at, format!("the gradient of {path}"), norm));

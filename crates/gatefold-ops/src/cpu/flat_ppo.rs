@@ -1,30 +1,21 @@
 //! The PPO loss of two MLPs: each chunk of rows goes forward, through the loss and back while it is in cache.
 //!
-//! The gradients are those of a loss whose own gradient is 1, computed with it, and multiplied in the backward
-//! pass. Work is handed to threads once instead of five times.
+//! Work is handed to threads once instead of five times, and nothing is kept for a backward pass.
 
 // R rows, I inputs, A actions
 
-use burn::backend::{
-    Autodiff, Flex,
-    autodiff::{
-        checkpoint::strategy::CheckpointStrategy,
-        ops::{Backward, OpsKind},
-    },
-    flex::FlexTensor,
-};
-use burn::tensor::Tensor;
+use burn::backend::{Flex, flex::FlexTensor};
 
 use super::{
     chunks::{add_parts, map_tasks},
-    flat::{Tracked, dims, floats, row_major, tensor, wrap},
+    flat::{dims, floats, row_major, tensor, wrap},
     linear::CHUNK,
     mlp::{
         Layer, Parameters, Shape, Wanted, backward_chunk, flops, forward_chunk, hidden_width, panels, shapes,
         turned,
     },
     panels::Panels,
-    ppo_loss::{Computed, Recorded, Totals, evaluate, finish, without_graph},
+    ppo_loss::{Recorded, Totals, evaluate, finish},
     scratch::Scratch,
 };
 use crate::{Evaluated, FlatMlp, PpoBatch, PpoLossConfig, ppo_stats};
@@ -67,22 +58,14 @@ impl<'a> Net<'a> {
     }
 }
 
-/// The loss, what it was made of, and the gradients of both networks' parameters.
-struct Outcome {
-    loss: f32,
-    stats: [f32; ppo_stats::COUNT],
-    logits: FlexTensor,
-    values: FlexTensor,
-    gradients: [Vec<f32>; 2],
-}
-
-fn run(
+/// [`crate::flat_ppo_loss`] on Flex.
+pub(super) fn flex(
     x: FlexTensor,
     parameters: [FlexTensor; 2],
     mlps: [&FlatMlp; 2],
     batch: PpoBatch<Flex>,
     config: &PpoLossConfig,
-) -> Outcome {
+) -> Evaluated<Flex> {
     let x = row_major(x);
     let [rows, inputs] = dims(&x);
     let shapes = mlps.map(shapes);
@@ -114,41 +97,13 @@ fn run(
         of_critic.push(critic);
     }
     let (loss, stats) = finish(totals, recorded.count(), config);
-    Outcome {
-        loss,
-        stats,
-        logits: tensor(logits, [rows, num_actions]),
-        values: tensor(values, [rows]),
-        gradients: [add_parts(of_actor, actor.num_parameters), add_parts(of_critic, critic.num_parameters)],
-    }
-}
-
-/// [`crate::flat_ppo_loss`] on Flex with its gradient.
-pub(super) fn autodiff<C: CheckpointStrategy>(
-    x: FlexTensor,
-    parameters: [Tracked<C>; 2],
-    mlps: [&FlatMlp; 2],
-    batch: PpoBatch<Autodiff<Flex, C>>,
-    config: &PpoLossConfig,
-) -> Evaluated<Autodiff<Flex, C>> {
-    let nodes = parameters.each_ref().map(|of| of.node.clone());
-    let parameters = parameters.map(|of| of.primitive);
-    let Outcome { loss, stats, logits, values, gradients } =
-        run(x, parameters, mlps, without_graph(batch), config);
-    let loss = tensor(vec![loss], [1]);
-    let gradients = gradients.map(|all| {
-        let count = all.len();
-        tensor(all, [count])
-    });
-    let loss = match Computed.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(gradients, loss),
-        OpsKind::UnTracked(prep) => prep.finish(loss),
-    };
-    let stats = tensor(stats.to_vec(), [ppo_stats::COUNT]);
+    let parts = [(of_actor, actor), (of_critic, critic)];
     Evaluated {
-        loss: wrap(loss),
-        stats: Tensor::from_inner(wrap(stats)),
-        logits: Tensor::from_inner(wrap(logits)),
-        values: Tensor::from_inner(wrap(values)),
+        loss: wrap(tensor(vec![loss], [1])),
+        stats: wrap(tensor(stats.to_vec(), [ppo_stats::COUNT])),
+        logits: wrap(tensor(logits, [rows, num_actions])),
+        values: wrap(tensor(values, [rows])),
+        gradients: parts
+            .map(|(parts, net)| tensor(add_parts(parts, net.num_parameters), [net.num_parameters])),
     }
 }

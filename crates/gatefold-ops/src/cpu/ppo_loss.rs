@@ -383,7 +383,7 @@ pub(super) fn flex(
 
 /// The node of a loss whose gradients were computed with it.
 #[derive(Debug)]
-pub(super) struct Computed;
+struct Computed;
 
 impl Backward<Flex, 2> for Computed {
     /// The parents' gradients at a loss gradient of 1.
@@ -407,18 +407,6 @@ fn scaled(mut gradient: FlexTensor, factor: f32) -> FlexTensor {
     gradient
 }
 
-/// A minibatch of the inner backend.
-pub(super) fn without_graph<C: CheckpointStrategy>(batch: PpoBatch<Autodiff<Flex, C>>) -> PpoBatch<Flex> {
-    PpoBatch {
-        actions: batch.actions.inner(),
-        mask: batch.mask.map(Tensor::inner),
-        old_log_probs: batch.old_log_probs.inner(),
-        advantages: batch.advantages.inner(),
-        returns: batch.returns.inner(),
-        old_values: batch.old_values.inner(),
-    }
-}
-
 /// [`crate::ppo_loss`] on Flex with its gradient.
 pub(super) fn autodiff<C: CheckpointStrategy>(
     logits: Tracked<C>,
@@ -427,7 +415,7 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
     config: &PpoLossConfig,
 ) -> (Tracked<C>, Tracked<C>) {
     let [rows, num_actions] = dims(&logits.primitive);
-    let outcome = run(logits.primitive, values.primitive, without_graph(batch), config);
+    let outcome = run(logits.primitive, values.primitive, batch.inner(), config);
     let loss = tensor(vec![outcome.loss], [1]);
     let stats = wrap::<Flex, 1>(tensor(outcome.stats.to_vec(), [ppo_stats::COUNT]));
     let state = [tensor(outcome.logits, [rows, num_actions]), tensor(outcome.values, [rows])];

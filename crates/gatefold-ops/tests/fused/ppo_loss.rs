@@ -1,5 +1,5 @@
 use burn::backend::Flex;
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData, TensorPrimitive};
 use gatefold_ops::{
     Activation, Evaluated, FlatMlp, PpoBatch, PpoLossConfig, composed, flat_mlp, flat_mlp_column,
     flat_ppo_loss, log_softmax_rows, masked_log_softmax, ppo_loss, ppo_stats,
@@ -234,6 +234,9 @@ fn masked_entries_may_be_minus_infinity_and_get_no_gradient() {
     }
 }
 
+type Both<'a> = [(&'a FlatMlp, Tensor<Flex, 1>); 2];
+type Seen = [Tensor<Flex, 1>; 6];
+
 /// Actor and critic of some sizes on data of `rows` rows.
 struct Networks {
     x: Tensor<Flex, 2>,
@@ -253,29 +256,36 @@ impl Networks {
         Self { actor: network(num_actions), critic: network(1), x: n.tensor([rows, 5]) }
     }
 
-    /// Bits of loss, statistics, logits, values and the gradients of both networks' parameters.
+    /// Loss, statistics, logits, values and the gradients of both networks' parameters.
     fn run(
         &self,
         case: &Case,
-        loss: impl Fn(Tensor<Train, 2>, [(&FlatMlp, Tensor<Train, 1>); 2], PpoBatch<Train>) -> Evaluated<Train>,
-    ) -> Vec<Vec<u32>> {
+        loss: impl Fn(Tensor<Flex, 2>, Both<'_>, PpoBatch<Flex>) -> Evaluated<Flex>,
+    ) -> Seen {
+        let networks = [&self.actor, &self.critic].map(|(mlp, parameters)| (mlp, parameters.clone()));
+        let Evaluated { loss, stats, logits, values, gradients } =
+            loss(self.x.clone(), networks, case.batch().inner());
+        let [actor, critic] = gradients.map(|of| Tensor::from_primitive(TensorPrimitive::Float(of)));
+        [loss, stats, logits.flatten(0, 1), values, actor, critic]
+    }
+
+    /// The same by networks and loss one after the other, and their backward passes.
+    fn apart(&self, case: &Case) -> Seen {
         let (actor, critic) = (leaf(&self.actor.1), leaf(&self.critic.1));
-        let networks = [(&self.actor.0, actor.clone()), (&self.critic.0, critic.clone())];
-        let Evaluated { loss, stats, logits, values } = loss(data(&self.x), networks, case.batch());
-        // Doubling is exact wherever it happens.
-        let grads = (loss.clone() * 2.0).backward();
-        let gradient = |leaf: Tensor<Train, 1>| bits(&leaf.grad(&grads).expect("a gradient"));
-        let gradients = [gradient(actor), gradient(critic)];
-        let seen = [bits(&loss.inner()), bits(&stats.inner()), bits(&logits.inner()), bits(&values.inner())];
-        seen.into_iter().chain(gradients).collect()
+        let logits = flat_mlp(data(&self.x), actor.clone(), &self.actor.0);
+        let values = flat_mlp_column(data(&self.x), critic.clone(), &self.critic.0);
+        let (loss, stats) = ppo_loss(logits.clone(), values.clone(), case.batch(), &CONFIG);
+        let found = loss.backward();
+        let [actor, critic] = [actor, critic].map(|leaf| leaf.grad(&found).expect("a gradient"));
+        [loss.inner(), stats.inner(), logits.inner().flatten(0, 1), values.inner(), actor, critic]
     }
 }
 
 const SIZES: [(usize, usize, &[usize]); 5] =
     [(1, 2, &[16]), (64, 2, &[64, 64]), (255, 9, &[20]), (300, 3, &[33, 17]), (1100, 4, &[16, 16, 16])];
 
-fn fused(case: &Case, networks: &Networks) -> Vec<Vec<u32>> {
-    networks.run(case, |x, [actor, critic], batch| flat_ppo_loss(x, actor, critic, batch, &CONFIG))
+fn fused(case: &Case, networks: &Networks) -> Seen {
+    networks.run(case, |x, [actor, critic], batch| flat_ppo_loss::<Train>(x, actor, critic, batch, &CONFIG))
 }
 
 #[test]
@@ -284,20 +294,23 @@ fn the_loss_of_two_networks_has_the_bits_of_networks_and_loss_one_after_the_othe
         let seed = seed as u64;
         let case = Case::new(rows, num_actions, seed.is_multiple_of(2), seed);
         let networks = Networks::new(rows, num_actions, hidden, seed);
-        let apart = networks.run(&case, |x, [actor, critic], batch| {
-            let logits = flat_mlp(x.clone(), actor.1, actor.0);
-            let values = flat_mlp_column(x, critic.1, critic.0);
-            let (loss, stats) = ppo_loss(logits.clone(), values.clone(), batch, &CONFIG);
-            Evaluated { loss, stats, logits, values }
-        });
-        assert_eq!(fused(&case, &networks), apart, "{rows} rows");
+        let (fused, apart) = (fused(&case, &networks), networks.apart(&case));
+        assert_eq!(fused.each_ref().map(bits), apart.each_ref().map(bits), "{rows} rows");
+        let composed = networks
+            .run(&case, |x, networks, batch| composed::flat_ppo_loss::<Train>(x, networks, batch, &CONFIG));
+        for (fused, composed) in fused.iter().zip(&composed) {
+            assert_close("fused and composed", fused, composed);
+        }
     }
 }
 
 #[test]
 fn the_loss_of_two_networks_does_not_depend_on_the_number_of_threads() {
     let at = |threads| {
-        with_threads(threads, || fused(&Case::new(1500, 3, true, 4), &Networks::new(1500, 3, &[48, 48], 5)))
+        let seen = || {
+            fused(&Case::new(1500, 3, true, 4), &Networks::new(1500, 3, &[48, 48], 5)).each_ref().map(bits)
+        };
+        with_threads(threads, seen)
     };
     assert_eq!(at(1), at(2));
 }
