@@ -1,6 +1,6 @@
 //! The policy and its optimizer while they learn.
 
-use burn::module::AutodiffModule;
+use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
 use gatefold_ops::{OpsAutodiffBackend, PpoBatch, PpoLossConfig, ppo_loss};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
@@ -99,6 +99,14 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         let policy = policy.expect(THERE);
         let Some((flat, moments)) = flat else { return (policy, optimizer) };
         optimizer.set_flat(moments);
-        (flat.write_to(policy), optimizer)
+        let policy = flat.write_to(policy);
+        policy.devices().first().inspect(|device| forget_leaves::<B>(device));
+        (policy, optimizer)
     }
+}
+
+/// Makes Burn forget the leaves that nobody holds any more: it does so at the end of a backward pass only, and
+/// a policy in the faster form may never need one.
+fn forget_leaves<B: OpsAutodiffBackend>(device: &B::Device) {
+    Tensor::<B, 1>::zeros([1], device).require_grad().backward();
 }
