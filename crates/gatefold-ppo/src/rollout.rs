@@ -152,12 +152,12 @@ impl Batch {
     ///
     /// The first three are NaN if the returns do not vary.
     pub fn diagnostics(&self) -> Metrics {
-        let of = |all: &Array2<f32>| moments(all.iter().map(|&x| f64::from(x)));
-        let errors =
-            self.returns.iter().zip(&self.rollout.values).map(|(&r, &v)| f64::from(r) - f64::from(v));
+        let [returns, values, advantages] = [&self.returns, &self.rollout.values, &self.advantages]
+            .map(|all| all.as_slice().expect("standard layout"));
+        let of = |all: &[f32]| moments(all.iter().map(|&x| f64::from(x)));
+        let errors = returns.iter().zip(values).map(|(&r, &v)| f64::from(r) - f64::from(v));
         let (mean_error, error) = moments(errors);
-        let ((_, returns), (_, values), (_, advantages)) =
-            (of(&self.returns), of(&self.rollout.values), of(&self.advantages));
+        let ((_, returns), (_, values), (_, advantages)) = (of(returns), of(values), of(advantages));
         let over_returns = |x: f64| if returns == 0.0 { f64::NAN } else { x / returns };
         let mut counts: Vec<usize> = Vec::new();
         for &action in &self.rollout.actions {
@@ -176,21 +176,29 @@ impl Batch {
     }
 }
 
-/// Mean and variance of all values, by Welford's recurrence.
-fn moments(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-    for x in values {
-        count += 1.0;
-        let delta = x - mean;
-        mean += delta / count;
-        squares += delta * (x - mean);
-    }
-    (mean, squares / count)
+/// Mean and variance of all values; the variance of equal ones is exactly 0.
+fn moments(mut values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
+    let count = values.len() as f64;
+    let all = values.clone();
+    let Some(first) = values.next() else { return (f64::NAN, f64::NAN) };
+    let shift = all.clone().map(|x| x - first).sum::<f64>() / count;
+    let squares = all.map(|x| (x - first - shift).powi(2)).sum::<f64>();
+    (first + shift, squares / count)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_those_of_the_definition_and_equal_numbers_have_no_variance() {
+        let near = |(mean, variance): (f64, f64), expected: (f64, f64)| {
+            (mean - expected.0).abs() < 1e-12 && (variance - expected.1).abs() < 1e-12
+        };
+        assert!(near(moments([1.0, 2.0, 3.0, 6.0].into_iter()), (3.0, 3.5)));
+        assert!(near(moments((0..1001).map(|i| 1e6 + f64::from(i))), (1e6 + 500.0, 83500.0)));
+        assert_eq!(moments(vec![f64::from(0.1f32); 2047].into_iter()), (f64::from(0.1f32), 0.0));
+    }
 
     #[test]
     fn a_perfect_a_shifted_and_a_constant_critic_are_told_apart() {

@@ -2,7 +2,7 @@
 
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
-use gatefold_ops::{OpsAutodiffBackend, PpoBatch, PpoLossConfig, ppo_loss};
+use gatefold_ops::{OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, ppo_loss};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
 use gatefold_policy::{
     ActorCritic, Evaluation, FlatGradients, FlatPolicy, Observation, RoutingInput, Wanted,
@@ -10,13 +10,19 @@ use gatefold_policy::{
 
 const THERE: &str = "a student has its policy between steps";
 
+/// A policy that consists of MLPs alone, as a few tensors, and what its optimizer remembers.
+struct Flat<B: OpsBackend> {
+    policy: FlatPolicy<B>,
+    moments: FlatMoments<B>,
+}
+
 /// A policy that is being improved: as a module, or, where it consists of MLPs alone, as a few tensors. The
 /// bits are the same.
 pub(crate) struct Student<'a, B: OpsAutodiffBackend> {
     /// With the parameters of the beginning where `flat` has the present ones.
     policy: Option<ActorCritic<B>>, // `None` within a step
     pub(crate) optimizer: &'a mut AdamW<B::InnerBackend>,
-    flat: Option<(FlatPolicy<B::InnerBackend>, FlatMoments<B::InnerBackend>)>,
+    flat: Option<Flat<B::InnerBackend>>,
 }
 
 impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
@@ -26,7 +32,7 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         let flat = flat.then(|| policy.valid().flat()).flatten().and_then(|flat| {
             let groups = flat.networks().map(|network| network.ids());
             let moments = optimizer.flat::<B, _>(&policy, groups)?;
-            Some((flat, moments))
+            Some(Flat { policy: flat, moments })
         });
         Self { policy: Some(policy), optimizer, flat }
     }
@@ -40,7 +46,7 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
     pub(crate) fn policy(&self) -> ActorCritic<B> {
         let policy = self.shape().clone();
         match &self.flat {
-            Some((flat, _)) => flat.write_to(policy),
+            Some(flat) => flat.policy.write_to(policy),
             None => policy,
         }
     }
@@ -55,8 +61,8 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         batch: PpoBatch<B>,
         config: &PpoLossConfig,
     ) -> (Evaluation<B>, [Tensor<B, 1>; 2], Option<FlatGradients<B>>) {
-        if let Some((flat, _)) = &self.flat {
-            let (evaluation, ppo, gradients) = flat.evaluate_loss(observation, batch, config);
+        if let Some(flat) = &self.flat {
+            let (evaluation, ppo, gradients) = flat.policy.evaluate_loss(observation, batch, config);
             return (evaluation, ppo, Some(gradients));
         }
         let evaluation = self.shape().evaluate_with(observation, input, wanted);
@@ -72,9 +78,9 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         lr: f64,
         max_norm: f32,
     ) -> Step {
-        if let Some((flat, moments)) = &mut self.flat {
+        if let Some(Flat { policy, moments }) = &mut self.flat {
             let grads = known.expect("the faster form gives it").of(loss);
-            let parameters = flat.networks_mut().map(|network| &mut network.parameters);
+            let parameters = policy.networks_mut().map(|network| &mut network.parameters);
             return self.optimizer.step_flat(moments, parameters, grads, lr, max_norm);
         }
         let policy = self.policy.take().expect(THERE);
@@ -97,10 +103,12 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
     pub(crate) fn finish(self) -> (ActorCritic<B>, &'a mut AdamW<B::InnerBackend>) {
         let Self { policy, optimizer, flat } = self;
         let policy = policy.expect(THERE);
-        let Some((flat, moments)) = flat else { return (policy, optimizer) };
-        optimizer.set_flat(moments);
-        let policy = flat.write_to(policy);
-        policy.devices().first().inspect(|device| forget_leaves::<B>(device));
+        let Some(flat) = flat else { return (policy, optimizer) };
+        optimizer.set_flat(flat.moments);
+        let policy = flat.policy.write_to(policy);
+        if let [device, ..] = &policy.devices()[..] {
+            forget_leaves::<B>(device);
+        }
         (policy, optimizer)
     }
 }

@@ -10,6 +10,8 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
+use super::level::multiversion;
+
 /// Below this many floating-point operations a call stays on one thread: handing work out costs
 /// about what one core needs for half of it.
 const SPLIT_FROM: usize = 400_000;
@@ -109,12 +111,17 @@ fn linger() {
 pub(crate) fn add_parts(parts: impl IntoIterator<Item = Vec<f32>>, len: usize) -> Vec<f32> {
     let mut parts = parts.into_iter();
     let mut sum = parts.next().unwrap_or_else(|| vec![0.0; len]);
-    for part in parts {
-        for (s, p) in sum.iter_mut().zip(part) {
-            *s += p;
-        }
-    }
+    parts.for_each(|part| add(&mut sum, &part));
     sum
+}
+
+multiversion! {
+    fn add(sum: &mut [f32], part: &[f32]) = add_body
+}
+
+#[inline(always)]
+fn add_body<const FMA: bool>(sum: &mut [f32], part: &[f32]) {
+    sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
 }
 
 #[cfg(test)]
