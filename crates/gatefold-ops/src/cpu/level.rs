@@ -39,7 +39,8 @@ pub(crate) fn level() -> Level {
 ///
 /// These kernels have the same bits on every machine of one level, and may differ between levels. To repeat
 /// a run of a lower level, set the environment variable `GATEFOLD_SIMD` to `avx2` or `portable`. Burn's own
-/// sums and products, of which graph policies use some, go by the processor whatever the variable says.
+/// sums, over a whole tensor or its last dimension, of which graph policies use some, add in an order that goes
+/// by the processor whatever the variable says.
 pub fn simd_level() -> &'static str {
     match level() {
         #[cfg(target_arch = "x86_64")]
