@@ -95,8 +95,10 @@ impl<B: OpsBackend> AdamW<B> {
         lr: f64,
         max_norm: f32,
     ) -> Step {
-        let grads: Vec<_> = grads.into_iter().collect();
-        assert_eq!(grads.len(), moments.groups.len(), "a gradient for each group");
+        let (parameters, grads): (Vec<_>, Vec<_>) =
+            (parameters.into_iter().collect(), grads.into_iter().collect());
+        let given = [parameters.len(), grads.len()];
+        assert_eq!(given, [moments.groups.len(); 2], "parameters and gradients of each group");
         let mut squares = vec![0.0; self.moments.len()];
         for (grad, group) in grads.iter().zip(&moments.groups) {
             for (&at, square) in group.members.iter().zip(squared_norms_of_parts::<B>(grad, &group.sizes)) {
