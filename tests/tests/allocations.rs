@@ -79,18 +79,19 @@ fn an_iteration_allocates_as_often_as_the_one_before_and_keeps_nothing() {
 
             let [early, late] =
                 [early, late].map(|of| of.iter().map(|of| of.count_total).collect::<Vec<_>>());
+            if trainee.policy.flat().is_some() {
+                assert!(
+                    early.iter().chain(&late).all(|&count| count == early[0]),
+                    "{name}: {early:?}, {late:?}"
+                );
+                continue;
+            }
+            // Data decides how many rows an expert gets. And Burn keeps leaves and graphs in tables hashed by random
+            // keys, which are made anew now and then.
             let usual = median(&early);
-            // Burn keeps leaves and graphs in tables hashed by random keys, which are made anew now and then. A plain
-            // policy has leaves alone there: one iteration in some hundreds takes one more. For the full method
-            // data decides too, how many rows an expert gets.
-            let plain = trainee.policy.flat().is_some();
-            let (apart, near, most) = if plain { (0, 0, 3) } else { (usual / 250, usual / 100, 2) };
-            assert!(median(&late).abs_diff(usual) <= apart, "{name}: {early:?}, and later {late:?}");
-            let far: Vec<_> =
-                early.iter().chain(&late).filter(|count| count.abs_diff(usual) > near).collect();
-            assert!(far.len() <= most, "{name}: {early:?}, and later {late:?}");
-            let one_more = far.iter().all(|&&count| count.abs_diff(usual) <= 2);
-            assert!(!plain || one_more, "{name}: {early:?}, and later {late:?}");
+            assert!(median(&late).abs_diff(usual) <= usual / 250, "{name}: {early:?}, and later {late:?}");
+            let far = early.iter().chain(&late).filter(|count| count.abs_diff(usual) > usual / 100);
+            assert!(far.count() <= 2, "{name}: {early:?}, and later {late:?}");
         }
     });
 }

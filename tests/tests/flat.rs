@@ -25,15 +25,19 @@ const POLICIES: [(bool, &[usize]); 3] = [(false, &[16, 16]), (true, &[16, 24]), 
 fn updates_have_the_bits_of_the_whole_module_in_parameters_moments_and_metrics() {
     for (twin_critics, layers) in POLICIES {
         let plan = plan(Routing::Dense, 1.0, 1e-3);
-        let (mut flat, mut whole) = (trainee(twin_critics, layers), trainee(twin_critics, layers));
+        let [mut flat, mut whole, mut in_turn] = std::array::from_fn(|_| trainee(twin_critics, layers));
         assert!(flat.policy.flat().is_some(), "the case must take the faster form");
         whole.learner.thorough = true; // looks at every tensor after every step
-        for iteration in 0..3 {
-            let (of_flat, of_whole) = (flat.iterate(&plan), whole.iterate(&plan));
-            assert_eq!(of_flat, of_whole, "iteration {iteration}");
+        for iteration in 0..4 {
+            in_turn.learner.thorough = iteration % 2 == 1;
+            let of_flat = flat.iterate(&plan);
+            assert_eq!(of_flat, whole.iterate(&plan), "iteration {iteration}");
+            assert_eq!(of_flat, in_turn.iterate(&plan), "iteration {iteration}, the module every other time");
         }
-        assert_eq!(export(&flat.policy), export(&whole.policy));
-        assert_eq!(flat.optimizer.export(), whole.optimizer.export());
+        for other in [&whole, &in_turn] {
+            assert_eq!(export(&flat.policy), export(&other.policy));
+            assert_eq!(flat.optimizer.export(), other.optimizer.export());
+        }
         assert_ne!(
             export(&flat.policy),
             export(&trainee(twin_critics, layers).policy),

@@ -126,7 +126,7 @@ impl<B: OpsBackend> FlatPolicy<B> {
         [&mut self.actor, &mut self.critic].into_iter().chain(&mut self.second_critic)
     }
 
-    /// `policy`, without whose graph this was made, with the parameters that are here now.
+    /// `policy`, without whose graph this was made, with the parameters that are here now, untracked.
     pub fn write_to<A: OpsAutodiffBackend<InnerBackend = B>>(
         &self,
         policy: ActorCritic<A>,
@@ -137,7 +137,6 @@ impl<B: OpsBackend> FlatPolicy<B> {
                 let (id, old, mapper) = param.consume();
                 let new = self.0.remove(&id).expect("a flat policy has all parameters");
                 let new = Tensor::from_inner(new.reshape(old.dims()));
-                let new = if old.is_require_grad() { new.require_grad() } else { new };
                 Param::from_mapped_value(id, new, mapper)
             }
         }

@@ -1,7 +1,7 @@
 //! The policy and its optimizer while they learn.
 
-use burn::module::{AutodiffModule, Module};
-use burn::tensor::Tensor;
+use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
+use burn::tensor::{Tensor, backend::Backend};
 use gatefold_ops::{OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, ppo_loss};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
 use gatefold_policy::{
@@ -34,6 +34,7 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
             let moments = optimizer.flat::<B, _>(&policy, groups)?;
             Some(Flat { policy: flat, moments })
         });
+        let policy = if flat.is_some() { policy } else { tracked(policy) };
         Self { policy: Some(policy), optimizer, flat }
     }
 
@@ -105,16 +106,17 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         let policy = policy.expect(THERE);
         let Some(flat) = flat else { return (policy, optimizer) };
         optimizer.set_flat(flat.moments);
-        let policy = flat.policy.write_to(policy);
-        if let [device, ..] = &policy.devices()[..] {
-            forget_leaves::<B>(device);
-        }
-        (policy, optimizer)
+        (flat.policy.write_to(policy), optimizer)
     }
 }
 
-/// Makes Burn forget the leaves that nobody holds any more: it does so at the end of a backward pass only, and
-/// a policy in the faster form may never need one.
-fn forget_leaves<B: OpsAutodiffBackend>(device: &B::Device) {
-    Tensor::<B, 1>::zeros([1], device).require_grad().backward();
+/// The policy with tracked parameters, as a backward pass needs them; those of the faster form are not.
+fn tracked<B: OpsAutodiffBackend>(policy: ActorCritic<B>) -> ActorCritic<B> {
+    struct Track;
+    impl<B: Backend> ModuleMapper<B> for Track {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            param.map(|value| if value.is_require_grad() { value } else { value.require_grad() })
+        }
+    }
+    policy.map(&mut Track)
 }
