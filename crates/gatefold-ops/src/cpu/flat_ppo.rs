@@ -1,6 +1,7 @@
 //! The PPO loss of two MLPs: each chunk of rows goes forward, through the loss and back while it is in cache.
 //!
-//! Work is handed to threads once instead of five times, and nothing is kept for a backward pass.
+//! Work is handed to threads once instead of five times, and nothing is kept for a backward pass. No term of the
+//! loss is of both logits and values, so each network is a task of its own.
 
 // R rows, I inputs, A actions
 
@@ -15,13 +16,17 @@ use super::{
         turned,
     },
     panels::Panels,
-    ppo_loss::{Recorded, Totals, evaluate, finish},
+    ppo_loss::{Recorded, Rows, Totals, finish, policy_loss, value_loss},
     scratch::Scratch,
 };
 use crate::{Evaluated, FlatMlp, PpoBatch, PpoLossConfig, ppo_stats};
 
+/// What a network's results of some rows add to the loss of so many rows, and their gradient.
+type Loss = fn(&Rows<'_>, &[f32], &PpoLossConfig, usize, &mut [f32]) -> Totals;
+
 /// An MLP, ready for some rows.
 struct Net<'a> {
+    loss: Loss,
     layers: Vec<Layer<'a>>,
     panels: Vec<Option<Panels<'a>>>,
     turned: Vec<Option<Panels<'a>>>,
@@ -31,9 +36,10 @@ struct Net<'a> {
 }
 
 impl<'a> Net<'a> {
-    fn new(shapes: &[Shape], parameters: &'a Parameters, rows: usize) -> Self {
+    fn new(shapes: &[Shape], parameters: &'a Parameters, rows: usize, loss: Loss) -> Self {
         let layers = Layer::all(shapes, parameters);
         Self {
+            loss,
             panels: panels(&layers, rows),
             turned: turned(&layers, rows, false),
             hidden_width: hidden_width(shapes),
@@ -43,18 +49,24 @@ impl<'a> Net<'a> {
         }
     }
 
-    /// Writes the results of some rows; returns those of the hidden layers.
-    fn forward(&self, x: &[f32], rows: usize, y: &mut [f32]) -> Scratch {
-        let mut hidden = Scratch::new(rows * self.hidden_width);
+    /// Writes the results of some of `count` rows; returns what they add to the loss, and the gradient of the
+    /// parameters.
+    fn learn(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        recorded: &Rows<'_>,
+        config: &PpoLossConfig,
+        count: usize,
+    ) -> (Totals, Vec<f32>) {
+        let mut hidden = Scratch::new(recorded.count() * self.hidden_width);
         forward_chunk(x, &self.layers, &self.panels, &mut hidden, y);
-        hidden
-    }
-
-    /// The gradients of the parameters, by that of the results.
-    fn backward(&self, x: &[f32], hidden: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
+        let mut d_y = Scratch::new(y.len());
+        d_y.fill(0.0);
+        let totals = (self.loss)(recorded, y, config, count, &mut d_y);
         let mut sums = vec![0.0; self.num_parameters];
-        backward_chunk([x, hidden, y, g], &self.layers, &self.turned, &self.wanted, &mut sums, &mut []);
-        sums
+        backward_chunk([x, &hidden, y, &d_y], &self.layers, &self.turned, &self.wanted, &mut sums, &mut []);
+        (totals, sums)
     }
 }
 
@@ -72,38 +84,27 @@ pub(super) fn flex(
     let num_actions = shapes[0][shapes[0].len() - 1].outputs;
     let recorded = Recorded::new(batch, num_actions);
     let parameters = parameters.map(|all| Parameters::Flat(row_major(all)));
-    let actor = &Net::new(&shapes[0], &parameters[0], rows);
-    let critic = &Net::new(&shapes[1], &parameters[1], rows);
+    let actor = &Net::new(&shapes[0], &parameters[0], rows, policy_loss);
+    let critic = &Net::new(&shapes[1], &parameters[1], rows, value_loss);
     let (mut logits, mut values) = (vec![0.0; rows * num_actions], vec![0.0; rows]);
-    let tasks = (0..rows).step_by(CHUNK).zip(values.chunks_mut(CHUNK));
-    let tasks: Vec<_> = tasks.zip(logits.chunks_mut(CHUNK * num_actions)).collect();
+    let chunks = || (0..rows).step_by(CHUNK).map(|first| first..rows.min(first + CHUNK));
+    let of_actor = chunks().zip(logits.chunks_mut(CHUNK * num_actions)).map(|(chunk, y)| (actor, chunk, y));
+    let of_critic = chunks().zip(values.chunks_mut(CHUNK)).map(|(chunk, y)| (critic, chunk, y));
+    let tasks = of_actor.chain(of_critic).collect();
     let cost = 3 * (flops(&actor.layers, rows) + flops(&critic.layers, rows));
-    let parts = map_tasks(tasks, cost, |((first, values), logits)| {
-        let count = values.len();
-        let x = &floats(&x)[first * inputs..(first + count) * inputs];
-        let of_actor = actor.forward(x, count, logits);
-        let of_critic = critic.forward(x, count, values);
-        let (mut d_logits, mut d_values) = (Scratch::new(logits.len()), Scratch::new(count));
-        d_logits.fill(0.0);
-        let seen = recorded.rows(first..first + count, logits, values);
-        let totals = evaluate(&seen, config, rows, &mut d_logits, &mut d_values);
-        let actor = actor.backward(x, &of_actor, logits, &d_logits);
-        (totals, actor, critic.backward(x, &of_critic, values, &d_values))
+    let parts = map_tasks(tasks, cost, |(net, chunk, y)| {
+        let x = &floats(&x)[chunk.start * inputs..chunk.end * inputs];
+        net.learn(x, y, &recorded.rows(chunk), config, rows)
     });
-    let (mut totals, mut of_actor, mut of_critic) = (Vec::<Totals>::new(), Vec::new(), Vec::new());
-    for (sums, actor, critic) in parts {
-        totals.push(sums);
-        of_actor.push(actor);
-        of_critic.push(critic);
-    }
-    let (loss, stats) = finish(totals, recorded.count(), config);
-    let parts = [(of_actor, actor), (of_critic, critic)];
+    let (totals, mut of_actor): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let of_critic = of_actor.split_off(chunks().len());
+    let (loss, stats) = finish(totals, rows, config);
+    let sum = |parts, net: &Net<'_>| tensor(add_parts(parts, net.num_parameters), [net.num_parameters]);
     Evaluated {
         loss: wrap(tensor(vec![loss], [1])),
         stats: wrap(tensor(stats.to_vec(), [ppo_stats::COUNT])),
         logits: wrap(tensor(logits, [rows, num_actions])),
         values: wrap(tensor(values, [rows])),
-        gradients: parts
-            .map(|(parts, net)| tensor(add_parts(parts, net.num_parameters), [net.num_parameters])),
+        gradients: [sum(of_actor, actor), sum(of_critic, critic)],
     }
 }

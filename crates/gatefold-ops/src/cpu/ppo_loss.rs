@@ -95,17 +95,10 @@ impl Recorded {
         }
     }
 
-    /// Number of rows.
-    pub(super) fn count(&self) -> usize {
-        self.actions.len()
-    }
-
-    /// Some of the rows, with their logits and values.
-    pub(super) fn rows<'a>(&'a self, rows: Range<usize>, logits: &'a [f32], values: &'a [f32]) -> Rows<'a> {
+    /// Some of the rows.
+    pub(super) fn rows(&self, rows: Range<usize>) -> Rows<'_> {
         let all = rows.start * self.num_actions..rows.end * self.num_actions;
         Rows {
-            logits,
-            values,
             actions: &self.actions[rows.clone()],
             mask: self.mask.as_ref().map(|mask| &mask[all]),
             old_log_probs: &floats(&self.old_log_probs)[rows.clone()],
@@ -117,10 +110,8 @@ impl Recorded {
     }
 }
 
-/// Rows of a minibatch as slices.
+/// Recorded rows as slices.
 pub(super) struct Rows<'a> {
-    logits: &'a [f32],
-    values: &'a [f32],
     actions: &'a [usize],
     mask: Option<&'a [bool]>,
     old_log_probs: &'a [f32],
@@ -130,12 +121,26 @@ pub(super) struct Rows<'a> {
     num_actions: usize,
 }
 
+impl Rows<'_> {
+    /// Number of rows.
+    pub(super) fn count(&self) -> usize {
+        self.actions.len()
+    }
+}
+
 multiversion! {
-    /// The statistics' sums over some rows, and their gradients of a loss that is the mean over `count`
-    /// rows. Where an action is forbidden `d_logits` stays as it is.
-    pub(super) fn evaluate(
-        rows: &Rows<'_>, config: &PpoLossConfig, count: usize, d_logits: &mut [f32], d_values: &mut [f32],
-    ) -> Totals = evaluate_body
+    /// What the logits of some rows add to the statistics' sums, and their gradient of a loss that is the mean
+    /// over `count` rows. Where an action is forbidden `d_logits` stays as it is.
+    pub(super) fn policy_loss(
+        rows: &Rows<'_>, logits: &[f32], config: &PpoLossConfig, count: usize, d_logits: &mut [f32],
+    ) -> Totals = policy_loss_body
+}
+
+multiversion! {
+    /// The same of the values of some rows.
+    pub(super) fn value_loss(
+        rows: &Rows<'_>, values: &[f32], config: &PpoLossConfig, count: usize, d_values: &mut [f32],
+    ) -> Totals = value_loss_body
 }
 
 /// Log-probabilities and probabilities of `LANES` rows, action by action.
@@ -230,27 +235,27 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Takes in the sums of later rows.
-    fn add(&mut self, later: Self) {
-        self.policy += later.policy;
-        self.value += later.value;
-        self.entropy += later.entropy;
-        self.kl += later.kl;
-        self.clipped += later.clipped;
-        let (old, new) = (self.deviation, later.deviation);
+    /// Takes in the sums of later rows, or what the same rows' values add.
+    fn add(&mut self, other: Self) {
+        self.policy += other.policy;
+        self.value += other.value;
+        self.entropy += other.entropy;
+        self.kl += other.kl;
+        self.clipped += other.clipped;
+        let (old, new) = (self.deviation, other.deviation);
         self.deviation = if new > old || new.is_nan() { new } else { old };
-        self.poisoned |= later.poisoned;
+        self.poisoned |= other.poisoned;
     }
 }
 
-/// The loss and its statistics, from the sums over the chunks of `count` rows, in their order.
+/// The loss and its statistics, from the sums over the chunks of `count` rows, in the order of rows.
 pub(super) fn finish(
-    chunks: impl IntoIterator<Item = Totals>,
+    parts: impl IntoIterator<Item = Totals>,
     count: usize,
     config: &PpoLossConfig,
 ) -> (f32, [f32; ppo_stats::COUNT]) {
     let mut totals = Totals::default();
-    chunks.into_iter().for_each(|chunk| totals.add(chunk));
+    parts.into_iter().for_each(|part| totals.add(part));
     let mean = |sum: f64| (sum / count as f64) as f32;
     let Totals { policy, value, entropy, kl, clipped, deviation, poisoned } = totals;
     let stats = [mean(policy), 0.5 * mean(value), mean(entropy), mean(kl), mean(clipped), deviation];
@@ -259,27 +264,32 @@ pub(super) fn finish(
     (if poisoned { f32::NAN } else { loss }, stats)
 }
 
+/// The numbers of these rows.
 #[inline(always)]
-fn evaluate_body<const FMA: bool>(
+fn lane(all: &[f32], of: &[usize; LANES]) -> Lane {
+    std::array::from_fn(|l| all[of[l]])
+}
+
+#[inline(always)]
+fn policy_loss_body<const FMA: bool>(
     rows: &Rows<'_>,
+    logits: &[f32],
     config: &PpoLossConfig,
     count: usize,
     d_logits: &mut [f32],
-    d_values: &mut [f32],
 ) -> Totals {
     let num_actions = rows.num_actions;
     let share = 1.0 / count as f32;
     let mut memory = Head::memory(num_actions);
     let mut head = Head::new(&mut memory);
     let mut totals = Totals::default();
-    for first in (0..rows.values.len()).step_by(LANES) {
-        let (of, present) = lanes_from(first, rows.values.len());
-        let lane = |all: &[f32]| -> Lane { std::array::from_fn(|l| all[of[l]]) };
-        head.compute::<FMA>(rows.logits, rows.mask, &of);
+    for first in (0..rows.count()).step_by(LANES) {
+        let (of, present) = lanes_from(first, rows.count());
+        head.compute::<FMA>(logits, rows.mask, &of);
 
         let taken: [usize; LANES] = std::array::from_fn(|l| rows.actions[of[l]]);
         let log_prob: Lane = std::array::from_fn(|l| head.log_probs[taken[l]][l]);
-        let (old_log_prob, advantage) = (lane(rows.old_log_probs), lane(rows.advantages));
+        let (old_log_prob, advantage) = (lane(rows.old_log_probs, &of), lane(rows.advantages, &of));
         let (low, high) = (1.0 - config.clip, 1.0 + config.clip);
         let [mut log_ratio, mut ratio, mut policy, mut d_log_prob] = [[0.0; LANES]; 4];
         for l in 0..LANES {
@@ -307,7 +317,32 @@ fn evaluate_body<const FMA: bool>(
             }
         }
 
-        let (values, returns) = (lane(rows.values), lane(rows.returns));
+        for l in 0..present {
+            totals.policy += f64::from(policy[l]);
+            totals.entropy += f64::from(head.entropy[l]);
+            totals.kl += f64::from(ratio[l] - 1.0 - log_ratio[l]);
+            let off = (ratio[l] - 1.0).abs();
+            totals.clipped += if off > config.clip { 1.0 } else { 0.0 };
+            totals.deviation = if off > totals.deviation || off.is_nan() { off } else { totals.deviation };
+        }
+    }
+    totals.poisoned = head.poisoned;
+    totals
+}
+
+#[inline(always)]
+fn value_loss_body<const FMA: bool>(
+    rows: &Rows<'_>,
+    values: &[f32],
+    config: &PpoLossConfig,
+    count: usize,
+    d_values: &mut [f32],
+) -> Totals {
+    let share = 1.0 / count as f32;
+    let mut sum = 0.0;
+    for first in (0..values.len()).step_by(LANES) {
+        let (of, present) = lanes_from(first, values.len());
+        let (values, returns) = (lane(values, &of), lane(rows.returns, &of));
         let (mut value, mut d_value) = ([0.0; LANES], [0.0; LANES]);
         match config.value_clip {
             None => {
@@ -317,7 +352,7 @@ fn evaluate_body<const FMA: bool>(
                 }
             }
             Some(c) => {
-                let old_values = lane(rows.old_values);
+                let old_values = lane(rows.old_values, &of);
                 for l in 0..LANES {
                     let error = values[l] - returns[l];
                     let moved = values[l] - old_values[l];
@@ -331,18 +366,10 @@ fn evaluate_body<const FMA: bool>(
         }
         for l in 0..present {
             d_values[first + l] = share * config.value_coef * d_value[l];
-            totals.policy += f64::from(policy[l]);
-            totals.value += f64::from(value[l]);
-            totals.entropy += f64::from(head.entropy[l]);
-            totals.kl += f64::from(ratio[l] - 1.0 - log_ratio[l]);
-            let off = (ratio[l] - 1.0).abs();
-            totals.clipped += if off > config.clip { 1.0 } else { 0.0 };
-            totals.deviation = if off > totals.deviation || off.is_nan() { off } else { totals.deviation };
+            sum += f64::from(value[l]);
         }
     }
-
-    totals.poisoned = head.poisoned;
-    totals
+    Totals { value: sum, ..Totals::default() }
 }
 
 /// The loss, its statistics, and its gradients.
@@ -363,10 +390,13 @@ fn run(logits: FlexTensor, values: FlexTensor, batch: PpoBatch<Flex>, config: &P
     let totals = map_tasks(tasks, 100 * count * num_actions, |((first, d_values), d_logits)| {
         let rows = first..first + d_values.len();
         let logits = &floats(&logits)[rows.start * num_actions..rows.end * num_actions];
-        let rows = recorded.rows(rows.clone(), logits, &floats(&values)[rows]);
-        evaluate(&rows, config, count, d_logits, d_values)
+        let (recorded, values) = (recorded.rows(rows.clone()), &floats(&values)[rows]);
+        [
+            policy_loss(&recorded, logits, config, count, d_logits),
+            value_loss(&recorded, values, config, count, d_values),
+        ]
     });
-    let (loss, stats) = finish(totals, count, config);
+    let (loss, stats) = finish(totals.into_iter().flatten(), count, config);
     Outcome { loss, stats, logits: d_logits, values: d_values }
 }
 
