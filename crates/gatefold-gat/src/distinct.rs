@@ -6,7 +6,7 @@
 
 // B batch, V input rows of the encoder, T readout rows, G features of a node
 
-use gatefold_ops::GatEdges;
+use gatefold_ops::{GatEdges, map_tasks};
 
 use crate::topology::{LayerTopology, Topology};
 
@@ -15,6 +15,9 @@ const LOOKED_AT: usize = 16;
 
 /// States whose rows make one graph: fewer repeat less, more leave the cache.
 const STATES: usize = 128;
+
+/// Floating-point operations that take as long as finding a row, roughly.
+const COST: usize = 100;
 
 /// The distinct rows of a batch, as one graph for each [`STATES`] states.
 #[derive(Debug)]
@@ -43,34 +46,53 @@ impl DistinctRows {
         let states = batch.activations.len() / batch.nodes;
         let all: usize = topology.input_nodes.len()
             + topology.layers.iter().map(|layer| layer.edges.num_targets()).sum::<usize>();
+        // The first states decide; their search goes on where it pays.
+        let looked_at = LOOKED_AT.min(states);
         let mut search = Search::new(topology, batch);
+        (0..looked_at).for_each(|state| search.add(state));
+        if 3 * search.num_rows() > 2 * looked_at * all {
+            return None;
+        }
+        let mut begun = Some(search);
+        let graphs = (0..states).step_by(STATES).map(|first| first..states.min(first + STATES));
+        let tasks = graphs.map(|states| match begun.take() {
+            Some(search) => (Some(search), looked_at..states.end),
+            None => (None, states),
+        });
+        let graphs = map_tasks(tasks.collect(), COST * states * all, |(begun, states)| {
+            let mut search = begun.unwrap_or_else(|| Search::new(topology, batch));
+            states.for_each(|state| search.add(state));
+            search.finish()
+        });
         let mut rows = Self {
             rows: Vec::new(),
             inputs: Vec::new(),
             layers: vec![Vec::new(); topology.layers.len()],
             readout: Vec::with_capacity(states * topology.readout_nodes.len()),
         };
-        for first in (0..states).step_by(STATES) {
-            let end = states.min(first + STATES);
+        for graph in graphs {
             let last_rows = rows.layers.last().expect("an encoder has layers");
-            let before = last_rows.iter().map(|edges| edges.num_targets() as u32).sum();
-            for state in first..end {
-                search.add(state, before, &mut rows.readout);
-                let seen = state + 1;
-                if seen == LOOKED_AT.min(states) && 3 * search.num_rows() > 2 * seen * all {
-                    return None;
-                }
-            }
-            search.finish(&mut rows);
+            let before: u32 = last_rows.iter().map(|edges| edges.num_targets() as u32).sum();
+            rows.rows.extend(graph.rows);
+            rows.inputs.extend(graph.inputs);
+            rows.layers.iter_mut().zip(graph.layers).for_each(|(edges, of_graph)| edges.push(of_graph));
+            rows.readout.extend(graph.readout.iter().map(|row| before + row));
         }
         Some(rows)
     }
 }
 
+/// The distinct rows of one graph's states, numbered from 0.
+struct Graph {
+    rows: Vec<u32>,
+    inputs: Vec<f32>,
+    /// Of each layer.
+    layers: Vec<GatEdges>,
+    readout: Vec<u32>,
+}
+
 /// The rows of one layer, or of the encoder's input, in the graph under way.
 struct Level {
-    /// Rows of the layer: the first distinct rows are these at rest.
-    at_rest: usize,
     /// Distinct row that each row is in the present state.
     now: Vec<u32>,
     /// Rows that are not at rest in the present state.
@@ -80,7 +102,7 @@ struct Level {
     /// Sum over the row's moved sources, see [`Spread`].
     hash: Vec<u64>,
     found: Table,
-    /// Row of the layer of each distinct row.
+    /// Row of the layer of each distinct row; the first are those at rest.
     row: Vec<u32>,
     /// For layers: the distinct row of the level below that each is on its way in, and those of its sources.
     own: Vec<u32>,
@@ -90,18 +112,19 @@ struct Level {
 }
 
 impl Level {
-    fn new(rows: usize) -> Self {
+    /// So many rows at rest; with their edges, if they are a layer's.
+    fn new(rows: usize, edges: Option<&GatEdges>) -> Self {
+        let of = |part: fn(&GatEdges) -> &[u32]| edges.map_or_else(Vec::new, |edges| part(edges).to_vec());
         Self {
-            at_rest: rows,
             now: (0..rows as u32).collect(),
             moved: Vec::new(),
             reached: vec![0; rows],
             hash: vec![0; rows],
             found: Table::default(),
-            row: Vec::new(),
-            own: Vec::new(),
-            sources: Vec::new(),
-            offsets: Vec::new(),
+            row: (0..rows as u32).collect(),
+            own: of(GatEdges::targets),
+            sources: of(GatEdges::sources),
+            offsets: of(GatEdges::offsets),
         }
     }
 
@@ -109,18 +132,6 @@ impl Level {
     fn rest(&mut self) {
         for row in self.moved.drain(..) {
             self.now[row as usize] = row;
-        }
-    }
-
-    /// Starts a new graph with the rows at rest.
-    fn begin(&mut self, edges: Option<&GatEdges>) {
-        self.found.clear();
-        self.row.clear();
-        self.row.extend(0..self.at_rest as u32);
-        if let Some(edges) = edges {
-            self.own = edges.targets().to_vec();
-            self.sources = edges.sources().to_vec();
-            self.offsets = edges.offsets().to_vec();
         }
     }
 }
@@ -195,11 +206,6 @@ struct Table {
 impl Table {
     const FREE: u32 = u32::MAX;
 
-    fn clear(&mut self) {
-        self.slots.fill((0, Self::FREE));
-        self.len = 0;
-    }
-
     fn start(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.slots.len() - 1)
     }
@@ -243,7 +249,7 @@ impl Table {
     }
 }
 
-/// What finds the distinct rows of one graph after the other.
+/// What finds the distinct rows of a graph.
 struct Search<'a> {
     topology: &'a Topology,
     batch: &'a NodeInputs<'a>,
@@ -252,46 +258,42 @@ struct Search<'a> {
     levels: Vec<Level>,
     /// Activation and features of each distinct input.
     inputs: Vec<f32>,
+    /// Distinct rows that the states so far read out.
+    readout: Vec<u32>,
+    /// States so far.
     state: u32,
 }
 
 impl<'a> Search<'a> {
     fn new(topology: &'a Topology, batch: &'a NodeInputs<'a>) -> Self {
-        let layers = topology.layers.iter().map(|layer| Level::new(layer.edges.num_targets()));
-        let mut search = Self {
+        let of_layer = |edges: &GatEdges| Level::new(edges.num_targets(), Some(edges));
+        let layers = topology.layers.iter().map(|layer| of_layer(&layer.edges));
+        let (inputs, features) =
+            (topology.input_nodes.len(), batch.features.len() / batch.activations.len().max(1));
+        Self {
             topology,
             batch,
-            features: batch.features.len() / batch.activations.len().max(1),
-            levels: std::iter::once(Level::new(topology.input_nodes.len())).chain(layers).collect(),
-            inputs: Vec::new(),
+            features,
+            levels: std::iter::once(Level::new(inputs, None)).chain(layers).collect(),
+            inputs: vec![0.0; inputs * (1 + features)],
+            readout: Vec::new(),
             state: 0,
-        };
-        search.begin();
-        search
-    }
-
-    fn begin(&mut self) {
-        let inputs = self.topology.input_nodes.len();
-        self.levels[0].begin(None);
-        for (level, layer) in self.levels[1..].iter_mut().zip(&self.topology.layers) {
-            level.begin(Some(&layer.edges));
         }
-        self.inputs = vec![0.0; inputs * (1 + self.features)];
     }
 
     fn num_rows(&self) -> usize {
         self.levels.iter().map(|level| level.row.len()).sum()
     }
 
-    /// Adds the rows of a state, and the distinct rows, counted from `before`, that it reads out.
-    fn add(&mut self, state: usize, before: u32, readout: &mut Vec<u32>) {
+    /// Adds the rows of a state, and the distinct rows that it reads out.
+    fn add(&mut self, state: usize) {
         self.state += 1;
         self.add_inputs(state);
         for layer in 0..self.topology.layers.len() {
             self.add_layer(layer);
         }
         let last = self.levels.last().expect("the input at least");
-        readout.extend(last.now.iter().map(|row| before + row));
+        self.readout.extend_from_slice(&last.now);
         self.levels.iter_mut().for_each(Level::rest);
     }
 
@@ -363,16 +365,14 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Hands the rows of the graph on and begins the next.
-    fn finish(&mut self, rows: &mut DistinctRows) {
-        rows.rows.extend_from_slice(&self.levels[0].row);
-        rows.inputs.append(&mut self.inputs);
-        for (layer, graphs) in rows.layers.iter_mut().enumerate() {
-            let num_sources = self.levels[layer].row.len();
-            let level = &mut self.levels[layer + 1];
-            let (own, sources) = (std::mem::take(&mut level.own), std::mem::take(&mut level.sources));
-            graphs.push(self.topology.layers[layer].edges.with_rows(&level.row, sources, own, num_sources));
-        }
-        self.begin();
+    fn finish(self) -> Graph {
+        let counts: Vec<usize> = self.levels.iter().map(|level| level.row.len()).collect();
+        let mut levels = self.levels.into_iter();
+        let rows = levels.next().expect("the input at least").row;
+        let layers = levels.zip(&self.topology.layers).zip(counts);
+        let layers = layers.map(|((level, layer), num_sources)| {
+            layer.edges.with_rows(&level.row, level.sources, level.own, num_sources)
+        });
+        Graph { rows, inputs: self.inputs, layers: layers.collect(), readout: self.readout }
     }
 }

@@ -44,6 +44,7 @@ mod sparsemax_few;
 mod unset;
 mod zeros;
 
+pub use chunks::map_tasks;
 pub use level::simd_level;
 pub(crate) use ppo_loss::log_softmax_rows;
 

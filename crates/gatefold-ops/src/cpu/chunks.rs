@@ -1,14 +1,18 @@
-//! Work in chunks: which chunks there are depends on shapes alone, so no result depends on threads.
+//! Work in tasks: what is added up within one depends on shapes alone, so no result depends on threads. What only
+//! shares out, and adds nothing up, may go by the number of threads.
 //!
 //! Waking a sleeping thread takes some 10 to 50 us, as long as much of our work does, and an update hands out
 //! work every few hundred. So whoever waits here looks for work instead of sleeping, and a thread that took
 //! some goes on looking for a while.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
-use std::time::{Duration, Instant};
 
 use super::level::multiversion;
 
@@ -23,13 +27,21 @@ const LINGER: Duration = Duration::from_micros(500);
 /// How long it leaves other programs no turn meanwhile.
 const SPIN: Duration = Duration::from_micros(200);
 
+/// Whether a call of so many floating-point operations is worth more than this thread, and there are more.
+pub(crate) fn pays(flops: usize) -> bool {
+    flops >= SPLIT_FROM && rayon::current_num_threads() > 1
+}
+
+thread_local! {
+    /// Whether this thread waits for the results of a call.
+    static WAITS: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Applies `f` to every task and returns the results in order; in parallel where it pays.
-pub(crate) fn map_tasks<I: Send, T: Send>(
-    tasks: Vec<I>,
-    flops: usize,
-    f: impl Fn(I) -> T + Sync + Send,
-) -> Vec<T> {
-    if tasks.len() < 2 || flops < SPLIT_FROM || rayon::current_num_threads() < 2 {
+///
+/// `flops` are the floating-point operations of all tasks, or what takes as long.
+pub fn map_tasks<I: Send, T: Send>(tasks: Vec<I>, flops: usize, f: impl Fn(I) -> T + Sync + Send) -> Vec<T> {
+    if tasks.len() < 2 || !pays(flops) {
         return tasks.into_iter().map(f).collect();
     }
     let mut results: Vec<Option<T>> = tasks.iter().map(|_| None).collect();
@@ -47,10 +59,12 @@ pub(crate) fn map_tasks<I: Send, T: Send>(
                 }
             });
         }
+        let waited = WAITS.replace(true);
         let mut idle = Idle::new();
         while left.load(Ordering::Acquire) > 0 {
             idle.look();
         }
+        WAITS.set(waited);
     });
     results.into_iter().map(|result| result.expect("every task was done")).collect()
 }
@@ -99,8 +113,9 @@ fn linger() {
     let thread = rayon::current_thread_index();
     rayon::spawn(move || {
         let mut idle = Idle::new();
-        // A thread that waits for results may have taken this for work; it does not stay.
-        while rayon::current_thread_index() == thread && idle.time() < LINGER {
+        // A thread that waits for results may have taken this for work, perhaps its own, from a task of somebody
+        // else's call; it does not stay.
+        while !WAITS.get() && rayon::current_thread_index() == thread && idle.time() < LINGER {
             idle.look();
         }
         lingers.store(false, Ordering::Relaxed);
@@ -156,6 +171,20 @@ mod tests {
         let sums =
             on_threads(2, || map_tasks((1..9).collect(), SPLIT_FROM, |i| squares(i).iter().sum::<u64>()));
         assert_eq!(sums, [0, 1, 5, 14, 30, 55, 91, 140]);
+    }
+
+    #[test]
+    fn a_thread_that_has_its_results_no_longer_counts_as_waiting() {
+        on_threads(2, || {
+            let inner = |i| {
+                let before = WAITS.get();
+                (squares(i), WAITS.get() == before)
+            };
+            for _ in 0..100 {
+                assert!(map_tasks((1..9).collect(), SPLIT_FROM, inner).iter().all(|&(_, kept)| kept));
+                assert!(!WAITS.get());
+            }
+        });
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::{
     flat::{dims, floats, row_major, tensor, wrap},
     linear::CHUNK,
     mlp::{
-        Layer, Parameters, Shape, Wanted, backward_chunk, flops, forward_chunk, hidden_width, panels, shapes,
-        turned,
+        Layer, Parameters, Shape, Wanted, backward_chunk, by_layer, flops, forward_rows, hidden_width,
+        panels, shapes, turned,
     },
     panels::Panels,
     ppo_loss::{Recorded, Rows, Totals, finish, policy_loss, value_loss},
@@ -59,8 +59,9 @@ impl<'a> Net<'a> {
         config: &PpoLossConfig,
         count: usize,
     ) -> (Totals, Vec<f32>) {
-        let mut hidden = Scratch::new(recorded.count() * self.hidden_width);
-        forward_chunk(x, &self.layers, &self.panels, &mut hidden, y);
+        let rows = recorded.count();
+        let mut hidden = Scratch::new(rows * self.hidden_width);
+        forward_rows(x, &self.layers, &self.panels, by_layer(&mut hidden, &self.layers, rows), y);
         let mut d_y = Scratch::new(y.len());
         d_y.fill(0.0);
         let totals = (self.loss)(recorded, y, config, count, &mut d_y);

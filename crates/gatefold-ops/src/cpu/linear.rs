@@ -2,6 +2,8 @@
 
 // R rows, I inputs, O outputs
 
+use std::ops::Range;
+
 use burn::backend::{
     Flex,
     autodiff::{
@@ -13,7 +15,7 @@ use burn::backend::{
 };
 
 use super::{
-    chunks::{add_parts, map_tasks},
+    chunks::{add_parts, map_tasks, pays},
     flat::{Tracked, dims, floats, row_major, tensor},
     level::{level, mul_add, multiversion},
     math::{add_scaled, tanh_in_place},
@@ -26,6 +28,12 @@ use crate::Activation;
 
 /// Rows per chunk; the parts of a weight gradient belong to these chunks.
 pub(super) const CHUNK: usize = 256;
+
+/// Rows of a result, in whatever a row's bits are its own, that are handed out at once: even 64 are worth two
+/// threads. It divides [`CHUNK`].
+pub(super) fn piece(rows: usize) -> usize {
+    rows.div_ceil(16).next_power_of_two().clamp(32, CHUNK)
+}
 
 /// Up to so many rows a weight gradient is a sum of outer products.
 const FEW_ROWS: usize = 4;
@@ -153,6 +161,11 @@ pub(super) fn add_weight_gradient(x: &[f32], dz: &[f32], d_weight: &mut [f32], s
     weight_gradient(x, dz, true, d_weight, shape);
 }
 
+/// Rows that are handed out at once, see [`piece`].
+fn pieces(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(piece(rows)).map(move |first| first..rows.min(first + piece(rows)))
+}
+
 /// `y = act(x W + b)`, `[R, O]`.
 pub(super) fn forward(
     x: &[f32],
@@ -167,8 +180,7 @@ pub(super) fn forward(
     }
     let weight = Matrix::new(weight, inputs, outputs);
     let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows));
-    let chunks = (0..rows).step_by(CHUNK).map(|first| first..rows.min(first + CHUNK));
-    let tasks = chunks.map(|rows| (rows.clone(), y.take(rows.len() * outputs))).collect();
+    let tasks = pieces(rows).map(|rows| (rows.clone(), y.take(rows.len() * outputs))).collect();
     map_tasks(tasks, 2 * rows * inputs * outputs, |(rows, y)| {
         let x = Matrix::new(&x[rows.start * inputs..rows.end * inputs], rows.len(), inputs);
         match &panels {
@@ -240,6 +252,52 @@ pub(super) fn backward(
     Gradient { input: input.finish(), weight: d_weight, bias }
 }
 
+/// Where a product goes.
+enum To<'a> {
+    Unset(Part<'a>),
+    Set(&'a mut [f32]),
+}
+
+/// The gradients of `x` by `dz` `[R, O]` and the panels of `W^T`, and of `W`, where they are wanted.
+fn products_back(
+    x: &[f32],
+    dz: &[f32],
+    panels: Option<&Panels<'_>>,
+    shape @ [rows, inputs, outputs]: [usize; 3],
+    mut d_x: Part<'_>,
+    d_weight: Option<&mut [f32]>,
+) {
+    let dz_rows = Matrix::new(dz, rows, outputs);
+    let wanted = usize::from(panels.is_some()) + usize::from(d_weight.is_some());
+    let flops = 2 * wanted * rows * inputs * outputs;
+    if !pays(flops) || rows <= FEW_ROWS || is_narrow(inputs, outputs) {
+        if let Some(panels) = panels {
+            gemm_unset(level(), dz_rows, panels, Init::Zero, d_x, |_| {});
+        }
+        if let Some(d_weight) = d_weight {
+            weight_gradient(x, dz, false, d_weight, shape);
+        }
+        return;
+    }
+    let turned = d_weight.is_some().then(|| Panels::new(dz_rows, inputs));
+    let mut tasks = Vec::new();
+    if let Some(panels) = panels {
+        let mut of_rows = |of: Range<usize>| To::Unset(d_x.take(of.len() * inputs));
+        tasks.extend(pieces(rows).map(|of| (dz_rows.some_rows(of.clone()), panels, of_rows(of))));
+    }
+    if let (Some(d_weight), Some(panels)) = (d_weight, &turned) {
+        let x = Matrix::new(x, rows, inputs).t();
+        let parts = d_weight.chunks_mut(piece(inputs) * outputs);
+        tasks.extend(pieces(inputs).zip(parts).map(|(of, to)| (x.some_rows(of), panels, To::Set(to))));
+    }
+    map_tasks(tasks, flops, |(a, panels, to)| match to {
+        To::Unset(to) => {
+            gemm_unset(level(), a, panels, Init::Zero, to, |_| {});
+        }
+        To::Set(to) => gemm(level(), a, panels, Init::Zero, to, |_| {}),
+    });
+}
+
 /// The backward pass, chunk by chunk, so that what one chunk needs stays in cache.
 pub(super) fn backward_into(
     x: &[f32],
@@ -274,13 +332,9 @@ pub(super) fn backward_into(
             activation_gradient(act, y, &mut buffer, bias);
             &buffer
         };
-        if let Some(panels) = &panels {
-            gemm_unset(level(), Matrix::new(dz, count, outputs), panels, Init::Zero, input, |_| {});
-        }
-        if wants_weight {
-            let x = &x[first * inputs..end * inputs];
-            weight_gradient(x, dz, false, d_weight, [count, inputs, outputs]);
-        }
+        let weight = wants_weight.then_some(d_weight);
+        let x = &x[first * inputs..end * inputs];
+        products_back(x, dz, panels.as_ref(), [count, inputs, outputs], input, weight);
     };
     if rows <= CHUNK {
         chunk(0, rows, into.input, [into.weight, whole_bias]);

@@ -2,7 +2,7 @@
 
 // R rows, L layers, I inputs, O outputs of a layer
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use burn::backend::{
     Autodiff, Flex,
@@ -16,13 +16,14 @@ use burn::backend::{
 use burn::tensor::backend::Backend;
 
 use super::{
-    chunks::{add_parts, map_tasks},
+    chunks::{add_parts, map_tasks, pays},
     flat::{Tracked, dims, floats, row_major, tensor, tensors, unwrap},
     level::level,
-    linear::{CHUNK, activate, activation_gradient, add_weight_gradient},
+    linear::{self, CHUNK, activate, activation_gradient, add_weight_gradient, piece},
     panels::{Matrix, Panels},
     scratch::Scratch,
     sgemm::{Init, gemm, is_narrow, narrow},
+    unset::Unset,
 };
 use crate::{Activation, FlatMlp, MlpLayer};
 
@@ -157,11 +158,6 @@ pub(super) fn turned<'a>(layers: &[Layer<'a>], rows: usize, input: bool) -> Vec<
     layers.iter().enumerate().map(of).collect()
 }
 
-/// Rows that an evaluation without gradients hands out at once: even 64 are worth two threads.
-fn piece(rows: usize) -> usize {
-    rows.div_ceil(16).next_multiple_of(BLOCK / 2).min(CHUNK)
-}
-
 /// The results of the last layer alone.
 fn evaluate(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) -> Vec<f32> {
     let (inputs, outputs) = (shapes[0].inputs, shapes[shapes.len() - 1].outputs);
@@ -173,8 +169,9 @@ fn evaluate(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) -
     let (panels, hidden_width, piece) = (panels(layers, rows), hidden_width(shapes), piece(rows));
     let tasks = x.chunks(piece * inputs).zip(y.chunks_mut(piece * outputs)).collect();
     map_tasks(tasks, flops(layers, rows), |(x, y)| {
-        let mut hidden = Scratch::new(y.len() / outputs * hidden_width);
-        forward_chunk(x, layers, &panels, &mut hidden, y);
+        let rows = y.len() / outputs;
+        let mut hidden = Scratch::new(rows * hidden_width);
+        forward_rows(x, layers, &panels, by_layer(&mut hidden, layers, rows), y);
     });
     y
 }
@@ -188,42 +185,59 @@ fn forward(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) ->
         return (hidden, y);
     }
     let layers = &Layer::all(shapes, parameters);
-    let panels = panels(layers, rows);
+    let (panels, piece) = (panels(layers, rows), piece(rows));
+    let mut tasks = Vec::with_capacity(rows.div_ceil(piece));
     let mut rest = &mut hidden[..];
-    let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
     for (x, y) in x.chunks(CHUNK * inputs).zip(y.chunks_mut(CHUNK * outputs)) {
         let own;
         (own, rest) = rest.split_at_mut(y.len() / outputs * hidden_width);
-        tasks.push((x, own, y));
+        let of_layers = by_layer(own, layers, y.len() / outputs).into_iter().zip(shapes);
+        let mut of_layers: Vec<_> =
+            of_layers.map(|(of, shape)| of.chunks_mut(piece * shape.outputs)).collect();
+        for (x, y) in x.chunks(piece * inputs).zip(y.chunks_mut(piece * outputs)) {
+            let hidden: Vec<_> = of_layers.iter_mut().flat_map(Iterator::next).collect();
+            tasks.push((x, hidden, y));
+        }
     }
-    map_tasks(tasks, flops(layers, rows), |(x, hidden, y)| forward_chunk(x, layers, &panels, hidden, y));
+    map_tasks(tasks, flops(layers, rows), |(x, hidden, y)| forward_rows(x, layers, &panels, hidden, y));
     (hidden, y)
 }
 
-pub(super) fn forward_chunk(
+/// Memory for the results of the hidden layers of some rows, layer by layer.
+pub(super) fn by_layer<'a>(
+    mut hidden: &'a mut [f32],
+    layers: &[Layer<'_>],
+    rows: usize,
+) -> Vec<&'a mut [f32]> {
+    let of = |layer: &Layer<'_>| {
+        let own;
+        (own, hidden) = std::mem::take(&mut hidden).split_at_mut(rows * layer.shape.outputs);
+        own
+    };
+    layers[..layers.len() - 1].iter().map(of).collect()
+}
+
+/// Writes the results of the hidden layers, each to a place of its own, and of the last one.
+pub(super) fn forward_rows(
     x: &[f32],
     layers: &[Layer<'_>],
     panels: &[Option<Panels<'_>>],
-    hidden: &mut [f32],
+    mut hidden: Vec<&mut [f32]>,
     y: &mut [f32],
 ) {
-    let last = layers.len() - 1;
+    let (inputs, last) = (layers[0].shape.inputs, layers.len() - 1);
     let outputs = layers[last].shape.outputs;
     let rows = y.len() / outputs;
     for first in (0..rows).step_by(BLOCK) {
         let end = rows.min(first + BLOCK);
-        let mut below = x; // of the whole chunk
-        let mut rest = &mut hidden[..];
-        for (layer, panels) in layers[..last].iter().zip(panels) {
-            let Shape { inputs, outputs, .. } = layer.shape;
-            let (own, above) = rest.split_at_mut(rows * outputs);
+        let mut below = &x[first * inputs..end * inputs];
+        for ((layer, panels), own) in layers[..last].iter().zip(panels).zip(&mut hidden) {
+            let outputs = layer.shape.outputs;
             let out = &mut own[first * outputs..end * outputs];
-            layer.forward(panels, &below[first * inputs..end * inputs], out);
-            (below, rest) = (own, above);
+            layer.forward(panels, below, out);
+            below = out;
         }
-        let (layer, inputs) = (&layers[last], layers[last].shape.inputs);
-        let out = &mut y[first * outputs..end * outputs];
-        layer.forward(&panels[last], &below[first * inputs..end * inputs], out);
+        layers[last].forward(&panels[last], below, &mut y[first * outputs..end * outputs]);
     }
 }
 
@@ -231,6 +245,13 @@ pub(super) fn forward_chunk(
 pub(super) struct Wanted {
     pub(super) input: bool,
     pub(super) layers: Vec<bool>,
+}
+
+impl Wanted {
+    /// The lowest layer with a gradient.
+    fn lowest(&self) -> Option<usize> {
+        if self.input { Some(0) } else { self.layers.iter().position(|&wanted| wanted) }
+    }
 }
 
 /// Gradients of x, where wanted, and of all parameters: of each layer's weight `[I, O]`, then of its bias
@@ -244,6 +265,10 @@ fn backward(state: &State, g: &[f32], wanted: &Wanted) -> Gradients {
     let layers = &Layer::all(&state.shapes, &state.parameters);
     let [rows, inputs] = dims(&state.x);
     let num_parameters = state.shapes.iter().flat_map(Shape::sizes).sum();
+    let flops = 2 * flops(layers, rows);
+    if (1..=CHUNK).contains(&rows) && pays(flops) {
+        return backward_by_layer(state, g, wanted, layers);
+    }
     let mut d_x = vec![0.0; if wanted.input { rows * inputs } else { 0 }];
     let turned = turned(layers, rows, wanted.input);
     let mut rest = &mut d_x[..];
@@ -254,12 +279,40 @@ fn backward(state: &State, g: &[f32], wanted: &Wanted) -> Gradients {
         (own, rest) = rest.split_at_mut(if wanted.input { x.len() } else { 0 });
         tasks.push(([x, hidden, y, g], own));
     }
-    let parts = map_tasks(tasks, 2 * flops(layers, rows), |(data, d_x)| {
+    let parts = map_tasks(tasks, flops, |(data, d_x)| {
         let mut sums = vec![0.0; num_parameters];
         backward_chunk(data, layers, &turned, wanted, &mut sums, d_x);
         sums
     });
     Gradients { input: d_x, parameters: add_parts(parts, num_parameters) }
+}
+
+/// The backward pass of a single chunk, layer by layer, so that several threads have a part in it; with the same
+/// bits.
+fn backward_by_layer(state: &State, g: &[f32], wanted: &Wanted, layers: &[Layer<'_>]) -> Gradients {
+    let [rows, _] = dims(&state.x);
+    let mut parameters = vec![0.0; state.shapes.iter().flat_map(Shape::sizes).sum()];
+    let mut g = Cow::Borrowed(g);
+    let lowest = wanted.lowest().unwrap_or(layers.len());
+    let (mut rest, mut end) = (&mut parameters[..], state.hidden.len());
+    let mut y = floats(&state.y);
+    for number in (lowest..layers.len()).rev() {
+        let Layer { shape: Shape { inputs, outputs, act }, weight, .. } = layers[number];
+        let [of_weight, of_bias] = layers[number].shape.sizes();
+        let (d_weight, d_bias);
+        (rest, d_bias) = rest.split_at_mut(rest.len() - of_bias);
+        (rest, d_weight) = rest.split_at_mut(rest.len() - of_weight);
+        let x = match number {
+            0 => floats(&state.x),
+            _ => &state.hidden[end - rows * inputs..end],
+        };
+        let mut below = Unset::new(if number > lowest || wanted.input { rows * inputs } else { 0 });
+        let d_weight = if wanted.layers[number] { d_weight } else { &mut [] };
+        let into = linear::Into { input: below.whole(), weight: d_weight, bias: d_bias };
+        linear::backward_into(x, weight, y, &g, [rows, inputs, outputs], act, into);
+        (g, y, end) = (Cow::Owned(below.finish()), x, end.saturating_sub(rows * inputs));
+    }
+    Gradients { input: if wanted.input { g.into_owned() } else { Vec::new() }, parameters }
 }
 
 pub(super) fn backward_chunk(
@@ -274,8 +327,7 @@ pub(super) fn backward_chunk(
     let rows = y.len().checked_div(outputs).unwrap_or(0);
     let widest = layers.iter().map(|layer| layer.shape.outputs).max().unwrap_or_default();
     let (mut above, mut below) = (Scratch::new(BLOCK * widest), Scratch::new(BLOCK * widest));
-    let lowest = if wanted.input { Some(0) } else { wanted.layers.iter().position(|&wanted| wanted) };
-    let Some(lowest) = lowest else { return };
+    let Some(lowest) = wanted.lowest() else { return };
     // Where the results of each layer begin in `hidden`.
     let mut starts = Vec::with_capacity(layers.len());
     layers.iter().fold(0, |start, layer| {

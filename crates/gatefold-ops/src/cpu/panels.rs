@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use super::{
     level::{Level, level},
     microkernel::PANEL,
@@ -26,6 +28,13 @@ impl<'a> Matrix<'a> {
     pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "a matrix of {rows} x {cols}");
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Some of its rows.
+    pub(crate) fn some_rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        let first = (rows.start * self.row_stride).min(self.data.len());
+        Self { data: &self.data[first..], rows: rows.len(), ..self }
     }
 
     /// The transpose.

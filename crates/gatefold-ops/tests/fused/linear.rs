@@ -70,18 +70,26 @@ fn a_row_has_the_same_bits_wherever_it_stands() {
 
 #[test]
 fn gradients_do_not_depend_on_the_number_of_threads() {
-    let mut n = Numbers::new(6);
-    let (x, w) = (n.tensor([1100, 40]), n.tensor([40, 48]));
-    let (b, g) = (n.tensor([48]), n.tensor([1100, 48]));
-    let at = |threads| {
-        let (x, w, b, g) = (x.clone(), w.clone(), b.clone(), g.clone());
-        with_threads(threads, move || run(linear, (&x, &w, &b, &g), Activation::Tanh))
-    };
-    let (one, two) = (at(1), at(2));
-    assert_eq!(bits(&one.0), bits(&two.0));
-    assert_eq!(bits(&one.1), bits(&two.1));
-    assert_eq!(bits(&one.2), bits(&two.2));
-    assert_eq!(bits(&one.3), bits(&two.3));
+    // Several chunks, and one, whose products are shared out; with few outputs too.
+    for (rows, inputs, outputs) in
+        [(1100, 40, 48), (256, 40, 48), (100, 70, 33), (256, 300, 4), (4, 300, 400)]
+    {
+        let mut n = Numbers::new(6);
+        let (x, w) = (n.tensor([rows, inputs]), n.tensor([inputs, outputs]));
+        let (b, g) = (n.tensor([outputs]), n.tensor([rows, outputs]));
+        let at = |threads, act| {
+            let (x, w, b, g) = (x.clone(), w.clone(), b.clone(), g.clone());
+            with_threads(threads, move || run(linear, (&x, &w, &b, &g), act))
+        };
+        for act in ACTIVATIONS {
+            let (one, two) = (at(1, act), at(2, act));
+            let what = format!("{rows} x {inputs} x {outputs}, {act:?}");
+            assert_eq!(bits(&one.0), bits(&two.0), "{what}");
+            assert_eq!(bits(&one.1), bits(&two.1), "{what}");
+            assert_eq!(bits(&one.2), bits(&two.2), "{what}");
+            assert_eq!(bits(&one.3), bits(&two.3), "{what}");
+        }
+    }
 }
 
 #[test]

@@ -125,32 +125,45 @@ fn a_row_has_the_same_bits_wherever_it_stands() {
 fn nothing_depends_on_the_number_of_threads() {
     let mut n = Numbers::new(6);
     let parameters = parameters(&[40, 48, 48, 4], &mut n);
-    let (x, g) = (n.tensor([1100, 40]), n.tensor([1100, 4]));
-    let at = |threads| {
-        let (x, parameters, g) = (x.clone(), parameters.clone(), g.clone());
-        with_threads(threads, move || run(mlp, &x, &parameters, &g))
-    };
-    assert_eq!(at(1), at(2));
+    // Several chunks of rows, one, and a part of one.
+    for rows in [1100, 256, 70] {
+        let (x, g) = (n.tensor([rows, 40]), n.tensor([rows, 4]));
+        let at = |threads| {
+            let (x, parameters, g) = (x.clone(), parameters.clone(), g.clone());
+            with_threads(threads, move || {
+                [mlp as Net, in_one_tensor].map(|net| run(net, &x, &parameters, &g))
+            })
+        };
+        assert_eq!(at(1), at(2), "{rows} rows");
+    }
 }
 
 #[test]
 fn only_what_wants_a_gradient_gets_one() {
-    let mut n = Numbers::new(2);
-    let parameters = parameters(&[3, 4, 5, 2], &mut n);
-    for (tracked, layer) in (0..3).flat_map(|tracked| (0..3).map(move |layer| (tracked, layer))) {
-        let mut all = layers(&parameters, data, data);
-        if tracked != 1 {
-            all[layer].weight = leaf(&parameters[layer].0);
-        }
-        if tracked != 0 {
-            all[layer].bias = leaf(&parameters[layer].1);
-        }
-        let x = data(&n.tensor([5, 3]));
-        let grads = mlp(x.clone(), all.clone()).sum().backward();
-        assert!(x.grad(&grads).is_none());
-        for (number, of) in all.iter().enumerate() {
-            let (weight, bias) = (of.weight.grad(&grads).is_some(), of.bias.grad(&grads).is_some());
-            assert_eq!((weight, bias), (number == layer && tracked != 1, number == layer && tracked != 0));
+    // On one thread and, with more to do, on two, which share the work out otherwise.
+    for (threads, rows, widths) in [(1, 5, [3, 4, 5, 2]), (2, 256, [30, 40, 50, 20])] {
+        let mut n = Numbers::new(2);
+        let parameters = parameters(&widths, &mut n);
+        for (tracked, layer) in (0..3).flat_map(|tracked| (0..3).map(move |layer| (tracked, layer))) {
+            let mut all = layers(&parameters, data, data);
+            if tracked != 1 {
+                all[layer].weight = leaf(&parameters[layer].0);
+            }
+            if tracked != 0 {
+                all[layer].bias = leaf(&parameters[layer].1);
+            }
+            let x = data(&n.tensor([rows, widths[0]]));
+            let gradients = || mlp(x.clone(), all.clone()).sum().backward();
+            let grads = with_threads(threads, gradients);
+            let on_one = with_threads(1, gradients);
+            assert!(x.grad(&grads).is_none());
+            for (number, of) in all.iter().enumerate() {
+                let (weight, bias) = (of.weight.grad(&grads), of.bias.grad(&grads));
+                let there = (weight.is_some(), bias.is_some());
+                assert_eq!(there, (number == layer && tracked != 1, number == layer && tracked != 0));
+                assert_eq!(weight.map(|g| bits(&g)), of.weight.grad(&on_one).map(|g| bits(&g)));
+                assert_eq!(bias.map(|g| bits(&g)), of.bias.grad(&on_one).map(|g| bits(&g)));
+            }
         }
     }
 }
