@@ -29,10 +29,11 @@ use crate::Activation;
 /// Rows per chunk; the parts of a weight gradient belong to these chunks.
 pub(super) const CHUNK: usize = 256;
 
-/// Rows of a result, in whatever a row's bits are its own, that are handed out at once: even 64 are worth two
-/// threads. It divides [`CHUNK`].
-pub(super) fn piece(rows: usize) -> usize {
-    rows.div_ceil(16).next_power_of_two().clamp(32, CHUNK)
+/// Rows of a result that are handed out at once, of a call of so many floating-point operations: a whole chunk where
+/// one thread computes them all, else few, because even 64 are worth two threads. It divides [`CHUNK`]; a row's
+/// bits do not depend on it.
+pub(super) fn piece(rows: usize, flops: usize) -> usize {
+    if pays(flops) { rows.div_ceil(16).next_power_of_two().clamp(32, CHUNK) } else { CHUNK }
 }
 
 /// Up to so many rows a weight gradient is a sum of outer products.
@@ -161,9 +162,10 @@ pub(super) fn add_weight_gradient(x: &[f32], dz: &[f32], d_weight: &mut [f32], s
     weight_gradient(x, dz, true, d_weight, shape);
 }
 
-/// Rows that are handed out at once, see [`piece`].
-fn pieces(rows: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..rows).step_by(piece(rows)).map(move |first| first..rows.min(first + piece(rows)))
+/// The rows that are handed out at once, see [`piece`].
+fn pieces(rows: usize, flops: usize) -> impl Iterator<Item = Range<usize>> {
+    let piece = piece(rows, flops);
+    (0..rows).step_by(piece).map(move |first| first..rows.min(first + piece))
 }
 
 /// `y = act(x W + b)`, `[R, O]`.
@@ -180,8 +182,9 @@ pub(super) fn forward(
     }
     let weight = Matrix::new(weight, inputs, outputs);
     let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows));
-    let tasks = pieces(rows).map(|rows| (rows.clone(), y.take(rows.len() * outputs))).collect();
-    map_tasks(tasks, 2 * rows * inputs * outputs, |(rows, y)| {
+    let flops = 2 * rows * inputs * outputs;
+    let tasks = pieces(rows, flops).map(|rows| (rows.clone(), y.take(rows.len() * outputs))).collect();
+    map_tasks(tasks, flops, |(rows, y)| {
         let x = Matrix::new(&x[rows.start * inputs..rows.end * inputs], rows.len(), inputs);
         match &panels {
             Some(panels) => {
@@ -283,12 +286,12 @@ fn products_back(
     let mut tasks = Vec::new();
     if let Some(panels) = panels {
         let mut of_rows = |of: Range<usize>| To::Unset(d_x.take(of.len() * inputs));
-        tasks.extend(pieces(rows).map(|of| (dz_rows.some_rows(of.clone()), panels, of_rows(of))));
+        tasks.extend(pieces(rows, flops).map(|of| (dz_rows.some_rows(of.clone()), panels, of_rows(of))));
     }
     if let (Some(d_weight), Some(panels)) = (d_weight, &turned) {
         let x = Matrix::new(x, rows, inputs).t();
-        let parts = d_weight.chunks_mut(piece(inputs) * outputs);
-        tasks.extend(pieces(inputs).zip(parts).map(|(of, to)| (x.some_rows(of), panels, To::Set(to))));
+        let parts = d_weight.chunks_mut(piece(inputs, flops) * outputs);
+        tasks.extend(pieces(inputs, flops).zip(parts).map(|(of, to)| (x.some_rows(of), panels, To::Set(to))));
     }
     map_tasks(tasks, flops, |(a, panels, to)| match to {
         To::Unset(to) => {

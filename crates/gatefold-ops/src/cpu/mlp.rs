@@ -166,9 +166,10 @@ fn evaluate(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) -
         return y;
     }
     let layers = &Layer::all(shapes, parameters);
-    let (panels, hidden_width, piece) = (panels(layers, rows), hidden_width(shapes), piece(rows));
+    let flops = flops(layers, rows);
+    let (panels, hidden_width, piece) = (panels(layers, rows), hidden_width(shapes), piece(rows, flops));
     let tasks = x.chunks(piece * inputs).zip(y.chunks_mut(piece * outputs)).collect();
-    map_tasks(tasks, flops(layers, rows), |(x, y)| {
+    map_tasks(tasks, flops, |(x, y)| {
         let rows = y.len() / outputs;
         let mut hidden = Scratch::new(rows * hidden_width);
         forward_rows(x, layers, &panels, by_layer(&mut hidden, layers, rows), y);
@@ -185,7 +186,8 @@ fn forward(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) ->
         return (hidden, y);
     }
     let layers = &Layer::all(shapes, parameters);
-    let (panels, piece) = (panels(layers, rows), piece(rows));
+    let flops = flops(layers, rows);
+    let (panels, piece) = (panels(layers, rows), piece(rows, flops));
     let mut tasks = Vec::with_capacity(rows.div_ceil(piece));
     let mut rest = &mut hidden[..];
     for (x, y) in x.chunks(CHUNK * inputs).zip(y.chunks_mut(CHUNK * outputs)) {
@@ -199,7 +201,7 @@ fn forward(x: &[f32], shapes: &[Shape], parameters: &Parameters, rows: usize) ->
             tasks.push((x, hidden, y));
         }
     }
-    map_tasks(tasks, flops(layers, rows), |(x, hidden, y)| forward_rows(x, layers, &panels, hidden, y));
+    map_tasks(tasks, flops, |(x, hidden, y)| forward_rows(x, layers, &panels, hidden, y));
     (hidden, y)
 }
 
