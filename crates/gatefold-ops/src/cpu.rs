@@ -28,6 +28,7 @@ mod microkernel;
 mod mix;
 mod mix_rows;
 mod mlp;
+mod mlp_kernel;
 mod norm_relu;
 mod norm_relu_kernel;
 mod norm_relu_lanes;

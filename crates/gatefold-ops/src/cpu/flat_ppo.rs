@@ -11,7 +11,7 @@ use super::{
     chunks::{add_parts, map_tasks},
     flat::{dims, floats, row_major, tensor, wrap},
     linear::CHUNK,
-    mlp::{
+    mlp_kernel::{
         Layer, Parameters, Shape, Wanted, backward_chunk, by_layer, flops, forward_rows, hidden_width,
         panels, shapes, turned,
     },
