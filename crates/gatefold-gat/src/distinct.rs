@@ -365,6 +365,7 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// What was found.
     fn finish(self) -> Graph {
         let counts: Vec<usize> = self.levels.iter().map(|level| level.row.len()).collect();
         let mut levels = self.levels.into_iter();

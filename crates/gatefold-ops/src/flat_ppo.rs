@@ -30,8 +30,8 @@ pub struct Evaluated<B: Backend> {
 /// `x` `[R, in]`, with its gradients by their parameters.
 ///
 /// The gradients come with the loss, so that no graph has to be kept of what led to it. On the CPU each chunk
-/// of rows goes through both networks, the loss and back while it is in cache; the bits are those of the three
-/// operations and their backward passes. `B` is the autodiff backend that finds the gradients elsewhere.
+/// of rows goes through a network, its terms of the loss and back while it is in cache; the bits are those of the
+/// three operations and their backward passes. `B` is the autodiff backend that finds the gradients elsewhere.
 /// Panics if shapes differ.
 pub fn flat_ppo_loss<B: OpsAutodiffBackend>(
     x: Tensor<B::InnerBackend, 2>,

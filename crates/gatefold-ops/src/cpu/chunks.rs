@@ -112,14 +112,22 @@ fn linger() {
     }
     let thread = rayon::current_thread_index();
     rayon::spawn(move || {
-        let mut idle = Idle::new();
-        // A thread that waits for results may have taken this for work, perhaps its own, from a task of somebody
-        // else's call; it does not stay.
-        while !WAITS.get() && rayon::current_thread_index() == thread && idle.time() < LINGER {
-            idle.look();
-        }
+        stay(thread);
         lingers.store(false, Ordering::Relaxed);
     });
+}
+
+/// Looks for work until there was none for [`LINGER`], if this is the thread that was to; says how often it looked.
+///
+/// A thread that waits for results may take this for work, perhaps its own, from a task of somebody else's call; it
+/// does not stay.
+fn stay(thread: Option<usize>) -> usize {
+    let (mut idle, mut looks) = (Idle::new(), 0);
+    while !WAITS.get() && rayon::current_thread_index() == thread && idle.time() < LINGER {
+        idle.look();
+        looks += 1;
+    }
+    looks
 }
 
 /// The sum of equally long parts, in their order.
@@ -171,6 +179,16 @@ mod tests {
         let sums =
             on_threads(2, || map_tasks((1..9).collect(), SPLIT_FROM, |i| squares(i).iter().sum::<u64>()));
         assert_eq!(sums, [0, 1, 5, 14, 30, 55, 91, 140]);
+    }
+
+    #[test]
+    fn a_thread_that_waits_or_is_another_one_does_not_stay() {
+        let thread = rayon::current_thread_index();
+        assert!(stay(thread) > 0);
+        assert_eq!(stay(Some(thread.map_or(0, |number| number + 1))), 0);
+        WAITS.set(true);
+        assert_eq!(stay(thread), 0);
+        WAITS.set(false);
     }
 
     #[test]
