@@ -7,6 +7,7 @@ use gatefold_env::{
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use crate::number::{Number, Vectors};
 use crate::small_angle;
 
 /// The row of the table.
@@ -53,15 +54,10 @@ impl CartPole {
         self.state
     }
 
-    /// Whether the angle is one for [`small_angle`]; in a running episode it always is.
-    fn leans_little(&self) -> bool {
-        self.state[2].abs() <= small_angle::RANGE
-    }
-
     /// One step; nothing in it is drawn.
     fn push(&mut self, action: Action) -> Transition {
         let theta = self.state[2];
-        let turned = if self.leans_little() { small_angle::sin_cos(theta) } else { theta.sin_cos() };
+        let turned = if leans_little(theta) { small_angle::sin_cos(theta) } else { theta.sin_cos() };
         self.arrive(moved(self.state, force(action), turned))
     }
 
@@ -76,6 +72,12 @@ impl CartPole {
     }
 }
 
+/// Whether the angle is one for [`small_angle`]; in a running episode it always is.
+#[inline(always)]
+fn leans_little(theta: f64) -> bool {
+    theta.abs() <= small_angle::RANGE
+}
+
 /// The push of an action, in newtons.
 fn force(action: Action) -> f64 {
     if action.index() == 1 { FORCE } else { -FORCE }
@@ -83,45 +85,58 @@ fn force(action: Action) -> f64 {
 
 /// The state one step of time later; `turned` is sine and cosine of its angle.
 #[inline(always)]
-fn moved([x, x_dot, theta, theta_dot]: [f64; 4], force: f64, (sin, cos): (f64, f64)) -> [f64; 4] {
+fn moved<N: Number>([x, x_dot, theta, theta_dot]: [N; 4], force: N, (sin, cos): (N, N)) -> [N; 4] {
+    let number = |value| x.constant(value);
+    let [mass, pole, tau] = [number(TOTAL_MASS), number(POLE_MASS_LENGTH), number(TAU)];
     // Rounded in Gymnasium's order: a standing pole doubles any difference every nine steps.
-    let push = (force + POLE_MASS_LENGTH * (theta_dot * theta_dot) * sin) / TOTAL_MASS;
-    let theta_acc =
-        (GRAVITY * sin - cos * push) / (LENGTH * (4.0 / 3.0 - POLE_MASS * (cos * cos) / TOTAL_MASS));
-    let x_acc = push - POLE_MASS_LENGTH * theta_acc * cos / TOTAL_MASS;
-    [x + TAU * x_dot, x_dot + TAU * x_acc, theta + TAU * theta_dot, theta_dot + TAU * theta_acc]
+    let push = (force + pole * (theta_dot * theta_dot) * sin) / mass;
+    let theta_acc = (number(GRAVITY) * sin - cos * push)
+        / (number(LENGTH) * (number(4.0 / 3.0) - number(POLE_MASS) * (cos * cos) / mass));
+    let x_acc = push - pole * theta_acc * cos / mass;
+    [x + tau * x_dot, x_dot + tau * x_acc, theta + tau * theta_dot, theta_dot + tau * theta_acc]
 }
 
-/// Copies that are moved together: several vector registers of any width.
-const LANES: usize = 8;
-
-/// A step of groups of copies, in loops that the compiler puts into vector registers, as wide as the
-/// processor has them. The bits are the same on each: no operation is fused or reordered.
-struct PushTogether<'a> {
-    envs: &'a mut [[CartPole; LANES]],
-    actions: &'a [[Action; LANES]],
-    transitions: &'a mut [[Transition; LANES]],
+/// A step of many copies, in registers as wide as the processor has them. The bits are the same on each: no
+/// operation is reordered, and two are fused only where that is exact.
+struct PushAll<'a> {
+    envs: &'a mut [CartPole],
+    actions: &'a [Action],
+    transitions: &'a mut [Transition],
 }
 
-impl pulp::WithSimd for PushTogether<'_> {
+impl pulp::WithSimd for PushAll<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _simd: S) {
-        for ((envs, actions), transitions) in self.envs.iter_mut().zip(self.actions).zip(self.transitions) {
-            if envs.iter().all(CartPole::leans_little) {
-                let mut next = [[0.0; 4]; LANES];
-                for lane in 0..LANES {
-                    let state = envs[lane].state;
-                    next[lane] = moved(state, force(actions[lane]), small_angle::sin_cos(state[2]));
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        /// Numbers in the widest two registers.
+        const MOST: usize = 16;
+        let count = Vectors::<S>::COUNT;
+        let groups = self.envs.chunks_mut(count).zip(self.actions.chunks(count));
+        for ((envs, actions), transitions) in groups.zip(self.transitions.chunks_mut(count)) {
+            let (mut states, mut forces) = ([[0.0; MOST]; 4], [0.0; MOST]);
+            for (lane, (env, &action)) in envs.iter().zip(actions).enumerate() {
+                for (all, value) in states.iter_mut().zip(env.state) {
+                    all[lane] = value;
                 }
-                for lane in 0..LANES {
-                    transitions[lane] = envs[lane].arrive(next[lane]);
-                }
-            } else {
-                for lane in 0..LANES {
-                    transitions[lane] = envs[lane].push(actions[lane]);
-                }
+                forces[lane] = force(action);
+            }
+            // Of all angles, without a branch for each.
+            let lean_little = states[2].iter().fold(true, |all, &theta| all & leans_little(theta));
+            if envs.len() < count || !lean_little {
+                let all = envs.iter_mut().zip(actions).zip(transitions);
+                all.for_each(|((env, &action), transition)| *transition = env.push(action));
+                continue;
+            }
+            let load = |all| Vectors::load(simd, all);
+            let state = [load(&states[0]), load(&states[1]), load(&states[2]), load(&states[3])];
+            let next = moved(state, load(&forces), small_angle::sin_cos(state[2]));
+            for (next, all) in next.into_iter().zip(&mut states) {
+                next.store(all);
+            }
+            let [x, x_dot, theta, theta_dot] = &states;
+            for (lane, (env, transition)) in envs.iter_mut().zip(transitions).enumerate() {
+                *transition = env.arrive([x[lane], x_dot[lane], theta[lane], theta_dot[lane]]);
             }
         }
     }
@@ -152,13 +167,7 @@ impl Environment for CartPole {
         _rngs: &mut [StreamRng],
         transitions: &mut [Transition],
     ) {
-        let (groups, last) = envs.as_chunks_mut::<LANES>();
-        let (pushes, last_pushes) = actions.as_chunks::<LANES>();
-        let (outcomes, last_outcomes) = transitions.as_chunks_mut::<LANES>();
-        pulp::Arch::new().dispatch(PushTogether { envs: groups, actions: pushes, transitions: outcomes });
-        for ((env, &action), transition) in last.iter_mut().zip(last_pushes).zip(last_outcomes) {
-            *transition = env.push(action);
-        }
+        pulp::Arch::new().dispatch(PushAll { envs, actions, transitions });
     }
 
     fn observe(&self, view: &mut ObservationView<'_>) {

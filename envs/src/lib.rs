@@ -8,6 +8,7 @@ pub mod corridor;
 pub mod delve;
 pub mod identity;
 pub mod lore;
+mod number;
 mod small_angle;
 
 #[cfg(test)]

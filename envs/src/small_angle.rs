@@ -1,5 +1,7 @@
-//! Sine and cosine of small angles, in arithmetic that compilers put into vector registers and that
-//! gives the same bits on every machine.
+//! Sine and cosine of small angles, in arithmetic that vector registers can do and that gives the same bits on every
+//! machine.
+
+use crate::number::Number;
 
 /// Largest angle that [`sin_cos`] takes, in radians.
 pub(crate) const RANGE: f64 = 0.25;
@@ -11,26 +13,25 @@ pub(crate) const RANGE: f64 = 0.25;
 /// numbers (Dekker 1971), the rest (below 2^-13 of the result) needs no more than one. libm's functions are
 /// calls, which nothing vectorises, and their last bits depend on version and processor.
 #[inline(always)]
-pub(crate) fn sin_cos(x: f64) -> (f64, f64) {
-    let (x_high, x_low) = split(x);
+pub(crate) fn sin_cos<N: Number>(x: N) -> (N, N) {
+    let number = |value| x.constant(value);
     // x² = square + square_rest
     let square = x * x;
-    let square_rest = ((x_high * x_high - square) + 2.0 * x_high * x_low) + x_low * x_low;
-    let (high, low) = split(square);
+    let square_rest = x.rest(x, square);
     // x³ = cube + cube_rest
     let cube = x * square;
-    let cube_rest = ((x_high * high - cube) + x_high * low + x_low * high + x_low * low) + x * square_rest;
+    let cube_rest = x.rest(square, cube) + x * square_rest;
     // x³ / 6 = sixth + sixth_rest; multiples by 2 and 4 and both differences are exact.
-    let sixth = cube * (1.0 / 6.0);
-    let sixth_rest = (((cube - 4.0 * sixth) - 2.0 * sixth) + cube_rest) * (1.0 / 6.0);
+    let sixth = cube * number(1.0 / 6.0);
+    let sixth_rest = (((cube - number(4.0) * sixth) - number(2.0) * sixth) + cube_rest) * number(1.0 / 6.0);
     let tail = x * (square * square) * series(square, SINE);
     let sum = x - sixth;
     let sin = sum + (((x - sum) - sixth) + (tail - sixth_rest));
 
-    let half = 0.5 * square;
+    let half = number(0.5) * square;
     let tail = square * square * series(square, COSINE);
-    let sum = 1.0 - half;
-    let cos = sum + (((1.0 - sum) - half) + (tail - 0.5 * square_rest));
+    let sum = number(1.0) - half;
+    let cos = sum + (((number(1.0) - sum) - half) + (tail - number(0.5) * square_rest));
     (sin, cos)
 }
 
@@ -56,16 +57,9 @@ const COSINE: [f64; 6] = [
 
 /// `c[0] + c[1] z + c[2] z² + ...`
 #[inline(always)]
-fn series(z: f64, c: [f64; 6]) -> f64 {
-    ((((c[5] * z + c[4]) * z + c[3]) * z + c[2]) * z + c[1]) * z + c[0]
-}
-
-/// `x` as a sum of two numbers of 26 bits, whose products are exact.
-#[inline(always)]
-fn split(x: f64) -> (f64, f64) {
-    let scaled = 134_217_729.0 * x; // 2^27 + 1
-    let high = scaled - (scaled - x);
-    (high, x - high)
+fn series<N: Number>(z: N, c: [f64; 6]) -> N {
+    let c = |power: usize| z.constant(c[power]);
+    ((((c(5) * z + c(4)) * z + c(3)) * z + c(2)) * z + c(1)) * z + c(0)
 }
 
 #[cfg(test)]
