@@ -45,7 +45,7 @@ mod sparsemax_few;
 mod unset;
 mod zeros;
 
-pub use chunks::map_tasks;
+pub use chunks::{beside, map_tasks};
 pub use level::simd_level;
 pub(crate) use ppo_loss::log_softmax_rows;
 

@@ -47,7 +47,7 @@ pub use adamw::{
 };
 pub use all_masked::AllMasked;
 pub use backend::{OpsAutodiffBackend, OpsBackend};
-pub use cpu::{map_tasks, simd_level};
+pub use cpu::{beside, map_tasks, simd_level};
 pub use edges::{GatEdges, GatEdgesError};
 pub use embed::{embed_nodes, embed_rows};
 pub use entmax15::entmax15;

@@ -1,7 +1,7 @@
 //! How an epoch is cut into minibatches: single rows, or whole stretches of time.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use gatefold_env::{EnvSpec, StreamRng};
+use gatefold_env::{EnvSpec, ObservationBatch, StreamRng};
 use gatefold_ops::PpoBatch;
 use gatefold_policy::Observation;
 use ndarray::Array2;
@@ -56,7 +56,7 @@ impl Order {
         &'a self,
         size: usize,
         batch: &'a Batch,
-    ) -> Box<dyn Iterator<Item = Minibatch> + 'a> {
+    ) -> Box<dyn Iterator<Item = Minibatch> + Send + 'a> {
         match self {
             Self::Rows(rows) => Box::new(even_split(rows, size).map(|rows| Minibatch {
                 rows: rows.to_vec(),
@@ -89,44 +89,77 @@ fn even_split<T>(order: &[T], size: usize) -> impl Iterator<Item = &[T]> {
     (0..pieces).map(move |i| &order[i * order.len() / pieces..(i + 1) * order.len() / pieces])
 }
 
-/// The rows of a minibatch as tensors: what the policy sees, what was drawn for its routing, and the
-/// data of the PPO loss.
-pub(crate) fn gather<B: Backend>(
-    batch: &Batch,
-    rows: &[usize],
-    spec: &EnvSpec,
-    ppo: &PpoConfig,
-    device: &B::Device,
-) -> (Observation<B>, Option<Tensor<B, 2>>, PpoBatch<B>) {
-    let rollout = &batch.rollout;
-    let seen = rollout.observations.pick(rows.iter().copied());
-    let observation = Observation::new(spec, seen, device);
-    let vector = |all: &Array2<f32>| -> Vec<f32> {
-        let all = all.as_slice().expect("rollout arrays are in standard layout");
-        rows.iter().map(|&row| all[row]).collect()
-    };
-    let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [rows.len()]), device);
-    let mut advantages = vector(&batch.advantages);
-    if ppo.normalize_advantages {
-        normalize(&mut advantages);
+/// What a batch holds of a minibatch's rows.
+pub(crate) struct Gathered {
+    seen: ObservationBatch,
+    actions: Vec<i32>,
+    old_log_probs: Vec<f32>,
+    advantages: Vec<f32>,
+    returns: Vec<f32>,
+    old_values: Vec<f32>,
+    drawn: Vec<f32>,
+}
+
+impl Gathered {
+    pub(crate) fn new(batch: &Batch, rows: &[usize], ppo: &PpoConfig) -> Self {
+        fn of<T: Copy>(all: &Array2<T>, rows: &[usize]) -> Vec<T> {
+            let all = all.as_slice().expect("rollout arrays are in standard layout");
+            rows.iter().map(|&row| all[row]).collect()
+        }
+        let rollout = &batch.rollout;
+        let mut advantages = of(&batch.advantages, rows);
+        if ppo.normalize_advantages {
+            normalize(&mut advantages);
+        }
+        let drawn = match rollout.drawn.len() / rollout.actions.len() {
+            0 => Vec::new(),
+            width => rows.iter().flat_map(|row| &rollout.drawn[row * width..][..width]).copied().collect(),
+        };
+        Self {
+            seen: rollout.observations.pick(rows.iter().copied()),
+            actions: of(&rollout.actions, rows),
+            old_log_probs: of(&rollout.log_probs, rows),
+            advantages,
+            returns: of(&batch.returns, rows),
+            old_values: of(&rollout.values, rows),
+            drawn,
+        }
     }
-    let actions = rollout.actions.as_slice().expect("standard layout");
-    let actions: Vec<i32> = rows.iter().map(|&row| actions[row]).collect();
-    let drawn = (!rollout.drawn.is_empty()).then(|| {
-        let width = rollout.drawn.len() / rollout.actions.len();
-        let of = |&row: &usize| &rollout.drawn[row * width..(row + 1) * width];
-        let values: Vec<f32> = rows.iter().flat_map(of).copied().collect();
-        Tensor::from_data(TensorData::new(values, [rows.len(), width]), device)
-    });
-    let data = PpoBatch {
-        actions: Tensor::<B, 1, Int>::from_data(TensorData::new(actions, [rows.len()]), device),
-        mask: observation.mask.clone(),
-        old_log_probs: tensor(vector(&rollout.log_probs)),
-        advantages: tensor(advantages),
-        returns: tensor(vector(&batch.returns)),
-        old_values: tensor(vector(&rollout.values)),
-    };
-    (observation, drawn, data)
+
+    /// What gathering so many rows costs, in floating-point operations that take as long.
+    pub(crate) fn cost(batch: &Batch, rows: usize) -> usize {
+        /// Of a number that is copied from anywhere.
+        const NUMBER: usize = 64;
+        let (rollout, observations) = (&batch.rollout, &batch.rollout.observations);
+        let seen =
+            observations.features.len() + observations.activations.len() + observations.node_features.len();
+        let others = 5 * rollout.actions.len() + rollout.drawn.len();
+        NUMBER * rows * (seen + others) / rollout.actions.len()
+    }
+
+    /// As tensors: what the policy sees, what was drawn for its routing, and the data of the PPO loss.
+    pub(crate) fn tensors<B: Backend>(
+        self,
+        spec: &EnvSpec,
+        device: &B::Device,
+    ) -> (Observation<B>, Option<Tensor<B, 2>>, PpoBatch<B>) {
+        let rows = self.actions.len();
+        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [rows]), device);
+        let observation = Observation::new(spec, self.seen, device);
+        let drawn = (!self.drawn.is_empty()).then(|| {
+            let width = self.drawn.len() / rows;
+            Tensor::from_data(TensorData::new(self.drawn, [rows, width]), device)
+        });
+        let data = PpoBatch {
+            actions: Tensor::<B, 1, Int>::from_data(TensorData::new(self.actions, [rows]), device),
+            mask: observation.mask.clone(),
+            old_log_probs: tensor(self.old_log_probs),
+            advantages: tensor(self.advantages),
+            returns: tensor(self.returns),
+            old_values: tensor(self.old_values),
+        };
+        (observation, drawn, data)
+    }
 }
 
 /// `(a - mean) / (std + 1e-8)` with the unbiased standard deviation, as CleanRL and SB3 do; a

@@ -4,14 +4,14 @@ use burn::tensor::Tensor;
 use gatefold_curriculum::Plan;
 use gatefold_env::{EnvSpec, Purpose, StreamRng, sibling};
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
-use gatefold_ops::{OpsAutodiffBackend, first_non_finite, ppo_stats, probe};
+use gatefold_ops::{OpsAutodiffBackend, beside, first_non_finite, ppo_stats, probe};
 use gatefold_optim::AdamW;
 use gatefold_policy::{ActorCritic, Evaluation, RoutingInput, Wanted};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::collect::to_host;
-use crate::minibatch::{Order, gather};
+use crate::minibatch::{Gathered, Minibatch, Order};
 use crate::objective::{Objective, Terms};
 use crate::student::Student;
 use crate::{Batch, LossConfig, PpoConfig};
@@ -109,10 +109,15 @@ impl Learner {
         for epoch in 0..self.ppo.epochs {
             order.shuffle(rng);
             let mut epoch_kl = MeanAccumulator::new();
-            for (number, minibatch) in order.minibatches(self.ppo.minibatch, batch).enumerate() {
+            let with_data = |minibatch: Minibatch| {
+                let gathered = Gathered::new(batch, &minibatch.rows, &self.ppo);
+                (minibatch, gathered)
+            };
+            let mut minibatches = order.minibatches(self.ppo.minibatch, batch).map(with_data).enumerate();
+            let mut next = minibatches.next();
+            while let Some((number, (minibatch, gathered))) = next {
                 at = Place { epoch, minibatch: number, rows: minibatch.rows.clone() };
-                let (observation, drawn, data) =
-                    gather::<B>(batch, &minibatch.rows, &self.spec, &self.ppo, device);
+                let (observation, drawn, data) = gathered.tensors::<B>(&self.spec, device);
                 let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
                 let wanted = Wanted {
                     predicted: plan.coefficients.next_operator != 0.0,
@@ -121,7 +126,11 @@ impl Learner {
                     dropped: student.shape().draw_graph(minibatch.rows.len(), &mut dropout, device),
                 };
                 let returns = data.returns.clone();
-                let (evaluation, ppo, known) = student.evaluate(&observation, input, &wanted, data, &config);
+                // The next one is gathered meanwhile.
+                let cost = Gathered::cost(batch, minibatch.rows.len());
+                let evaluate = || student.evaluate(&observation, input, &wanted, data, &config);
+                let (evaluation, ppo, known);
+                ((evaluation, ppo, known), next) = beside(cost, evaluate, || minibatches.next());
                 let terms = objective.terms(ppo, &evaluation, &observation, returns, &minibatch);
                 let value = f64::from(to_host(terms.loss.clone())[0]);
                 let h_obs = || student.policy().encode_observation(&observation);

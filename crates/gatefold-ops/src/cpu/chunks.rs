@@ -51,22 +51,57 @@ pub fn map_tasks<I: Send, T: Send>(tasks: Vec<I>, flops: usize, f: impl Fn(I) ->
         let home = rayon::current_thread_index();
         for (task, result) in tasks.into_iter().zip(&mut results) {
             scope.spawn(move |_| {
-                let done = Done(left);
-                *result = Some(f(task));
-                drop(done);
-                if rayon::current_thread_index() != home {
-                    linger();
-                }
+                counted(left, home, || *result = Some(f(task)));
             });
         }
-        let waited = WAITS.replace(true);
-        let mut idle = Idle::new();
-        while left.load(Ordering::Acquire) > 0 {
-            idle.look();
-        }
-        WAITS.set(waited);
+        wait(left);
     });
     results.into_iter().map(|result| result.expect("every task was done")).collect()
+}
+
+/// Does `here` on this thread and `there` on whichever has time for it; one after the other where handing `there`
+/// out would not pay.
+///
+/// `flops` are the floating-point operations of `there`, or what takes as long.
+pub fn beside<A, B: Send>(
+    flops: usize,
+    here: impl FnOnce() -> A,
+    there: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if !pays(flops) {
+        return (here(), there());
+    }
+    let mut result = None;
+    let left = &AtomicUsize::new(1);
+    let done_here = rayon::in_place_scope(|scope| {
+        let home = rayon::current_thread_index();
+        let result = &mut result;
+        scope.spawn(move |_| counted(left, home, || *result = Some(there())));
+        let done_here = here();
+        wait(left);
+        done_here
+    });
+    (done_here, result.expect("the task was done"))
+}
+
+/// Does a task that thread `home` handed out, and counts it as done.
+fn counted(left: &AtomicUsize, home: Option<usize>, task: impl FnOnce()) {
+    let done = Done(left);
+    task();
+    drop(done);
+    if rayon::current_thread_index() != home {
+        linger();
+    }
+}
+
+/// Looks for work until no task is left.
+fn wait(left: &AtomicUsize) {
+    let waited = WAITS.replace(true);
+    let mut idle = Idle::new();
+    while left.load(Ordering::Acquire) > 0 {
+        idle.look();
+    }
+    WAITS.set(waited);
 }
 
 /// Counts a task as done, also one that panics.
@@ -179,6 +214,18 @@ mod tests {
         let sums =
             on_threads(2, || map_tasks((1..9).collect(), SPLIT_FROM, |i| squares(i).iter().sum::<u64>()));
         assert_eq!(sums, [0, 1, 5, 14, 30, 55, 91, 140]);
+    }
+
+    #[test]
+    fn two_things_beside_each_other_give_what_they_give_in_turn() {
+        for threads in [1, 2] {
+            for flops in [0, SPLIT_FROM] {
+                let squares =
+                    |n: usize| map_tasks((0..n).collect(), flops, |i| i * i).into_iter().sum::<usize>();
+                let both = on_threads(threads, || beside(flops, || squares(4), || squares(5).to_string()));
+                assert_eq!(both, (14, "30".to_string()));
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The PPO loss of two MLPs: each chunk of rows goes forward, through the loss and back while it is in cache.
 //!
-//! Work is handed to threads once instead of five times, and nothing is kept for a backward pass. No term of the
-//! loss is of both logits and values, so each network is a task of its own.
+//! Nothing is kept for a backward pass. No term of the loss is of both logits and values, so each network is a task
+//! of its own, and of it each chunk.
 
 // R rows, I inputs, A actions
 
@@ -15,7 +15,6 @@ use super::{
         Layer, Parameters, Shape, Wanted, backward_chunk, by_layer, flops, forward_rows, hidden_width,
         panels, shapes, turned,
     },
-    panels::Panels,
     ppo_loss::{Recorded, Rows, Totals, finish, policy_loss, value_loss},
     scratch::Scratch,
 };
@@ -24,50 +23,50 @@ use crate::{Evaluated, FlatMlp, PpoBatch, PpoLossConfig, ppo_stats};
 /// What a network's results of some rows add to the loss of so many rows, and their gradient.
 type Loss = fn(&Rows<'_>, &[f32], &PpoLossConfig, usize, &mut [f32]) -> Totals;
 
-/// An MLP, ready for some rows.
+/// One of the networks, and where its results go.
 struct Net<'a> {
+    mlp: &'a FlatMlp,
+    parameters: FlexTensor,
     loss: Loss,
-    layers: Vec<Layer<'a>>,
-    panels: Vec<Option<Panels<'a>>>,
-    turned: Vec<Option<Panels<'a>>>,
-    hidden_width: usize,
-    num_parameters: usize,
-    wanted: Wanted,
+    y: &'a mut [f32],
 }
 
-impl<'a> Net<'a> {
-    fn new(shapes: &[Shape], parameters: &'a Parameters, rows: usize, loss: Loss) -> Self {
-        let layers = Layer::all(shapes, parameters);
-        Self {
-            loss,
-            panels: panels(&layers, rows),
-            turned: turned(&layers, rows, false),
-            hidden_width: hidden_width(shapes),
-            num_parameters: shapes.iter().flat_map(Shape::sizes).sum(),
-            wanted: Wanted { input: false, layers: vec![true; shapes.len()] },
-            layers,
-        }
-    }
+/// What all networks learn from.
+struct Data<'a> {
+    x: &'a [f32],
+    recorded: &'a Recorded,
+    config: &'a PpoLossConfig,
+    rows: usize,
+}
 
-    /// Writes the results of some of `count` rows; returns what they add to the loss, and the gradient of the
-    /// parameters.
-    fn learn(
-        &self,
-        x: &[f32],
-        y: &mut [f32],
-        recorded: &Rows<'_>,
-        config: &PpoLossConfig,
-        count: usize,
-    ) -> (Totals, Vec<f32>) {
-        let rows = recorded.count();
-        let mut hidden = Scratch::new(rows * self.hidden_width);
-        forward_rows(x, &self.layers, &self.panels, by_layer(&mut hidden, &self.layers, rows), y);
-        let mut d_y = Scratch::new(y.len());
-        d_y.fill(0.0);
-        let totals = (self.loss)(recorded, y, config, count, &mut d_y);
-        let mut sums = vec![0.0; self.num_parameters];
-        backward_chunk([x, &hidden, y, &d_y], &self.layers, &self.turned, &self.wanted, &mut sums, &mut []);
-        (totals, sums)
+impl Net<'_> {
+    /// Writes its results; returns what each chunk of rows adds to the loss, and the gradient of the parameters.
+    fn learn(self, data: &Data<'_>) -> (Vec<Totals>, Vec<f32>) {
+        let Self { mlp, parameters, loss, y } = self;
+        let shapes = shapes(mlp);
+        let num_parameters = shapes.iter().flat_map(Shape::sizes).sum();
+        let outputs = mlp.outputs();
+        let parameters = Parameters::Flat(row_major(parameters));
+        let layers = &Layer::all(&shapes, &parameters);
+        let (panels, turned) = (&panels(layers, data.rows), &turned(layers, data.rows, false));
+        let wanted = Wanted { input: false, layers: vec![true; shapes.len()] };
+        let chunks = (0..data.rows).step_by(CHUNK).zip(y.chunks_mut(CHUNK * outputs));
+        let parts = map_tasks(chunks.collect(), 3 * flops(layers, data.rows), |(first, y)| {
+            let rows = y.len() / outputs;
+            let chunk = first..first + rows;
+            let x = &data.x[chunk.start * shapes[0].inputs..chunk.end * shapes[0].inputs];
+            let recorded = data.recorded.rows(chunk);
+            let mut hidden = Scratch::new(rows * hidden_width(&shapes));
+            forward_rows(x, layers, panels, by_layer(&mut hidden, layers, rows), y);
+            let mut d_y = Scratch::new(y.len());
+            d_y.fill(0.0);
+            let totals = loss(&recorded, y, data.config, data.rows, &mut d_y);
+            let mut sums = vec![0.0; num_parameters];
+            backward_chunk([x, &hidden, y, &d_y], layers, turned, &wanted, &mut sums, &mut []);
+            (totals, sums)
+        });
+        let (totals, sums): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        (totals, add_parts(sums, num_parameters))
     }
 }
 
@@ -80,32 +79,31 @@ pub(super) fn flex(
     config: &PpoLossConfig,
 ) -> Evaluated<Flex> {
     let x = row_major(x);
-    let [rows, inputs] = dims(&x);
-    let shapes = mlps.map(shapes);
-    let num_actions = shapes[0][shapes[0].len() - 1].outputs;
-    let recorded = Recorded::new(batch, num_actions);
-    let parameters = parameters.map(|all| Parameters::Flat(row_major(all)));
-    let actor = &Net::new(&shapes[0], &parameters[0], rows, policy_loss);
-    let critic = &Net::new(&shapes[1], &parameters[1], rows, value_loss);
+    let [rows, _] = dims(&x);
+    let [actor, critic] = mlps;
+    let num_actions = actor.outputs();
+    let recorded = &Recorded::new(batch, num_actions);
     let (mut logits, mut values) = (vec![0.0; rows * num_actions], vec![0.0; rows]);
-    let chunks = || (0..rows).step_by(CHUNK).map(|first| first..rows.min(first + CHUNK));
-    let of_actor = chunks().zip(logits.chunks_mut(CHUNK * num_actions)).map(|(chunk, y)| (actor, chunk, y));
-    let of_critic = chunks().zip(values.chunks_mut(CHUNK)).map(|(chunk, y)| (critic, chunk, y));
-    let tasks = of_actor.chain(of_critic).collect();
-    let cost = 3 * (flops(&actor.layers, rows) + flops(&critic.layers, rows));
-    let parts = map_tasks(tasks, cost, |(net, chunk, y)| {
-        let x = &floats(&x)[chunk.start * inputs..chunk.end * inputs];
-        net.learn(x, y, &recorded.rows(chunk), config, rows)
-    });
-    let (totals, mut of_actor): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    let of_critic = of_actor.split_off(chunks().len());
-    let (loss, stats) = finish(totals, rows, config);
-    let sum = |parts, net: &Net<'_>| tensor(add_parts(parts, net.num_parameters), [net.num_parameters]);
+    let [of_actor, of_critic] = parameters;
+    // This thread begins with the last one: the actor has more to do.
+    let nets = vec![
+        Net { mlp: critic, parameters: of_critic, loss: value_loss as Loss, y: &mut values },
+        Net { mlp: actor, parameters: of_actor, loss: policy_loss, y: &mut logits },
+    ];
+    let data = &Data { x: floats(&x), recorded, config, rows };
+    let cost = 6 * rows * mlps.iter().flat_map(|mlp| mlp.sizes()).sum::<usize>();
+    let learned = map_tasks(nets, cost, |net| net.learn(data));
+    let [(of_values, critic), (of_policy, actor)] = learned.try_into().expect("there are two networks");
+    let (loss, stats) = finish(of_policy.into_iter().chain(of_values), rows, config);
+    let gradient = |of: Vec<f32>| {
+        let count = of.len();
+        tensor(of, [count])
+    };
     Evaluated {
         loss: wrap(tensor(vec![loss], [1])),
         stats: wrap(tensor(stats.to_vec(), [ppo_stats::COUNT])),
         logits: wrap(tensor(logits, [rows, num_actions])),
         values: wrap(tensor(values, [rows])),
-        gradients: [sum(of_actor, actor), sum(of_critic, critic)],
+        gradients: [actor, critic].map(gradient),
     }
 }
