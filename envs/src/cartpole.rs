@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn copies_step_together_as_each_does_alone_however_far_they_lean() {
         let mut rng = stream(4, Purpose::Environment, 0);
-        for reach in [0.2, 0.3, 3.0] {
+        for reach in [1e-160, 1e-105, 0.2, 0.3, 3.0] {
             let state = |rng: &mut StreamRng| std::array::from_fn(|_| rng.random_range(-reach..reach));
             let mut together: Vec<_> = (0..37).map(|_| CartPole::from_state(state(&mut rng))).collect();
             let mut alone = together.clone();
