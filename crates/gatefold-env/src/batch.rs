@@ -70,6 +70,19 @@ pub trait BatchEnv: Send {
         results: &mut StepResults,
     ) -> Result<(), EnvError>;
 
+    /// The batch cut into parts of so many environments each, all of them together; `None` where it steps as a
+    /// whole alone. Each part stepped on its own, in whatever order or beside the others, leaves what
+    /// [`step`](Self::step) leaves.
+    fn parts(&mut self, _sizes: &[usize]) -> Option<Vec<Box<dyn BatchPart + '_>>> {
+        None
+    }
+
+    /// A copy of the batch in the state that it is in; `None` where none can be had (a bridge to another
+    /// process).
+    fn duplicate(&self) -> Option<Box<dyn BatchEnv>> {
+        None
+    }
+
     /// Everything needed to go on identically.
     fn save(&self) -> Result<Vec<u8>, EnvError>;
 
@@ -97,5 +110,28 @@ pub trait BatchEnv: Send {
     /// another process). The conformance check replays the batch with it.
     fn single(&self, _index: usize) -> Option<Single> {
         None
+    }
+}
+
+/// Some neighbouring environments of a batch.
+pub trait BatchPart: Send {
+    /// [`BatchEnv::step`] of these environments, whose rows alone are given; episodes name an environment by its
+    /// number in the batch.
+    fn step(
+        &mut self,
+        actions: &[Action],
+        observations: ObservationBatchMut<'_>,
+        results: &mut StepResults,
+    ) -> Result<(), EnvError>;
+}
+
+impl BatchPart for &mut dyn BatchEnv {
+    fn step(
+        &mut self,
+        actions: &[Action],
+        observations: ObservationBatchMut<'_>,
+        results: &mut StepResults,
+    ) -> Result<(), EnvError> {
+        (**self).step(actions, observations, results)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::run::Run;
-use crate::slot::{Slots, Tally};
+use crate::run::{Run, list_finished};
+use crate::slot::{Slots, SlotsMut, Tally};
 use crate::{
-    Action, BatchEnv, EnvError, EnvSpec, Environment, Episode, ObservationBatchMut, Purpose, Single,
+    Action, BatchEnv, BatchPart, EnvError, EnvSpec, Environment, ObservationBatchMut, Purpose, Single,
     StepResults, StreamRng, stream,
 };
 
@@ -21,6 +21,7 @@ const MEASURE_EVERY: u32 = 16;
 /// Heavy environments are spread over rayon's threads, light ones are not worth it; which they are
 /// is measured now and then. Each environment draws from its own stream and nothing is summed over
 /// environments, so the split decides only who computes, never what.
+#[derive(Clone)]
 pub struct Batch<E> {
     spec: EnvSpec,
     slots: Slots<E>,
@@ -53,6 +54,27 @@ impl<E: Environment> Batch<E> {
     /// Environment `index`, for tests and studies that look inside.
     pub fn env(&self, index: usize) -> &E {
         &self.slots.envs[index]
+    }
+}
+
+/// Some neighbouring environments of a batch.
+struct Part<'a, E> {
+    limit: Option<u32>,
+    slots: SlotsMut<'a, E>,
+    /// Number of its first environment in the batch.
+    first: usize,
+}
+
+impl<E: Environment> BatchPart for Part<'_, E> {
+    fn step(
+        &mut self,
+        actions: &[Action],
+        observations: ObservationBatchMut<'_>,
+        results: &mut StepResults,
+    ) -> Result<(), EnvError> {
+        Run::new(self.slots.reborrow(), actions, observations, results).step(self.limit, usize::MAX);
+        list_finished(results, self.slots.ended, self.first);
+        Ok(())
     }
 }
 
@@ -91,8 +113,7 @@ impl<E: Environment> BatchEnv for Batch<E> {
     ) -> Result<(), EnvError> {
         assert_eq!(actions.len(), self.slots.len(), "one action per environment");
         let limit = self.spec.max_episode_steps;
-        results.finished.clear();
-        let mut run = Run::new(&mut self.slots, actions, observations, results);
+        let mut run = Run::new(self.slots.as_mut(), actions, observations, results);
         if rayon::current_num_threads() > 1 {
             if self.steps_until_measured == 0 {
                 self.steps_until_measured = MEASURE_EVERY;
@@ -110,13 +131,25 @@ impl<E: Environment> BatchEnv for Batch<E> {
         } else {
             run.step(limit, usize::MAX);
         }
-        for (env, (end, &ended)) in results.ends.iter().zip(&self.slots.ended).enumerate() {
-            if let Some(end) = *end {
-                let Tally { episode_return, score, length } = ended;
-                results.finished.push(Episode { env, episode_return, score, length, end });
-            }
-        }
+        list_finished(results, &self.slots.ended, 0);
         Ok(())
+    }
+
+    fn parts(&mut self, sizes: &[usize]) -> Option<Vec<Box<dyn BatchPart + '_>>> {
+        assert_eq!(sizes.iter().sum::<usize>(), self.slots.len(), "parts of all environments");
+        let limit = self.spec.max_episode_steps;
+        let (mut rest, mut first) = (self.slots.as_mut(), 0);
+        let mut parts: Vec<Box<dyn BatchPart + '_>> = Vec::with_capacity(sizes.len());
+        for &size in sizes {
+            let (slots, after) = rest.split_at(size);
+            parts.push(Box::new(Part { limit, slots, first }));
+            (rest, first) = (after, first + size);
+        }
+        Some(parts)
+    }
+
+    fn duplicate(&self) -> Option<Box<dyn BatchEnv>> {
+        Some(Box::new(self.clone()))
     }
 
     fn save(&self) -> Result<Vec<u8>, EnvError> {

@@ -17,7 +17,7 @@ mod slot;
 mod spec;
 mod stream;
 
-pub use batch::{BatchEnv, Episode, StepResults};
+pub use batch::{BatchEnv, BatchPart, Episode, StepResults};
 pub use clones::Batch;
 pub use entry::{EnvEntry, NoOptions, Params};
 pub use environment::{Action, Environment, EpisodeEnd, Transition};

@@ -147,6 +147,18 @@ impl<'a> ObservationBatchMut<'a> {
         self.rows
     }
 
+    /// A copy of the rows.
+    pub fn copied(&self) -> ObservationBatch {
+        ObservationBatch {
+            features: self.features.to_vec(),
+            activations: self.activations.to_vec(),
+            node_features: self.node_features.to_vec(),
+            mask: self.mask.to_vec(),
+            rows: self.rows,
+            widths: self.widths,
+        }
+    }
+
     /// The same rows, borrowed for a shorter time.
     pub fn reborrow(&mut self) -> ObservationBatchMut<'_> {
         ObservationBatchMut {
@@ -208,6 +220,7 @@ mod tests {
         assert_eq!(batch.mask.iter().map(|&m| u8::from(m)).sum::<u8>(), 3);
         assert_eq!(batch.mask[9..], [true; 3]);
 
+        assert_eq!(batch.rows_mut(1, 2).copied(), batch.pick(1..3));
         let picked = batch.pick([3, 0].into_iter());
         assert_eq!((picked.rows(), picked.features), (2, vec![7.0, 7.0, 0.0, 0.0]));
         let mut joined = ObservationBatch::default();

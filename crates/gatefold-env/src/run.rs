@@ -1,7 +1,7 @@
 //! How a run of neighbouring environments takes a step, alone or spread over threads.
 
-use crate::slot::{Slots, Tally};
-use crate::{Action, Environment, EpisodeEnd, ObservationBatchMut, StepResults, StreamRng, Transition};
+use crate::slot::{SlotsMut, Tally};
+use crate::{Action, Environment, Episode, EpisodeEnd, ObservationBatchMut, StepResults, Transition};
 
 /// Environments that step, end and are observed together: few enough to stay in the fastest cache
 /// between the three, many enough for [`Environment::step_all`] to gain from.
@@ -9,10 +9,7 @@ const BLOCK: usize = 64;
 
 /// A run of environments with their places in the caller's buffers.
 pub(crate) struct Run<'a, E> {
-    envs: &'a mut [E],
-    rngs: &'a mut [StreamRng],
-    tallies: &'a mut [Tally],
-    ended: &'a mut [Tally],
+    slots: SlotsMut<'a, E>,
     actions: &'a [Action],
     observations: ObservationBatchMut<'a>,
     rewards: &'a mut [f32],
@@ -21,27 +18,23 @@ pub(crate) struct Run<'a, E> {
 }
 
 impl<'a, E: Environment> Run<'a, E> {
-    /// All environments of a batch.
+    /// These environments, to which `actions`, `observations` and `results` belong.
     pub(crate) fn new(
-        slots: &'a mut Slots<E>,
+        slots: SlotsMut<'a, E>,
         actions: &'a [Action],
         observations: ObservationBatchMut<'a>,
         results: &'a mut StepResults,
     ) -> Self {
-        let Slots { envs, rngs, tallies, ended } = slots;
         let StepResults { rewards, ends, finals, .. } = results;
-        Self { envs, rngs, tallies, ended, actions, observations, rewards, ends, finals: finals.as_mut() }
+        Self { slots, actions, observations, rewards, ends, finals: finals.as_mut() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.envs.len()
+        self.slots.envs.len()
     }
 
     pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
-        let (envs0, envs1) = self.envs.split_at_mut(middle);
-        let (rngs0, rngs1) = self.rngs.split_at_mut(middle);
-        let (tallies0, tallies1) = self.tallies.split_at_mut(middle);
-        let (ended0, ended1) = self.ended.split_at_mut(middle);
+        let (slots0, slots1) = self.slots.split_at(middle);
         let (actions0, actions1) = self.actions.split_at(middle);
         let (observations0, observations1) = self.observations.split_at(middle);
         let (rewards0, rewards1) = self.rewards.split_at_mut(middle);
@@ -49,10 +42,7 @@ impl<'a, E: Environment> Run<'a, E> {
         let (finals0, finals1) = self.finals.split_at(middle);
         (
             Self {
-                envs: envs0,
-                rngs: rngs0,
-                tallies: tallies0,
-                ended: ended0,
+                slots: slots0,
                 actions: actions0,
                 observations: observations0,
                 rewards: rewards0,
@@ -60,10 +50,7 @@ impl<'a, E: Environment> Run<'a, E> {
                 finals: finals0,
             },
             Self {
-                envs: envs1,
-                rngs: rngs1,
-                tallies: tallies1,
-                ended: ended1,
+                slots: slots1,
                 actions: actions1,
                 observations: observations1,
                 rewards: rewards1,
@@ -91,11 +78,12 @@ impl<'a, E: Environment> Run<'a, E> {
 
     /// Steps up to [`BLOCK`] environments, resets those that end, and observes all.
     fn step_block(mut self, limit: Option<u32>) {
+        let SlotsMut { envs, rngs, tallies, ended } = self.slots;
         let mut transitions = [Transition { reward: 0.0, score: 0.0, end: None }; BLOCK];
-        let transitions = &mut transitions[..self.envs.len()];
-        E::step_all(self.envs, self.actions, self.rngs, transitions);
+        let transitions = &mut transitions[..envs.len()];
+        E::step_all(envs, self.actions, rngs, transitions);
         let results = self.rewards.iter_mut().zip(self.ends.iter_mut());
-        for ((tally, transition), (reward, end)) in self.tallies.iter_mut().zip(transitions).zip(results) {
+        for ((tally, transition), (reward, end)) in tallies.iter_mut().zip(transitions).zip(results) {
             tally.episode_return += f64::from(transition.reward);
             tally.score = transition.score;
             tally.length += 1;
@@ -103,13 +91,25 @@ impl<'a, E: Environment> Run<'a, E> {
             *end = transition.end.or(cut.then_some(EpisodeEnd::Truncated));
             *reward = transition.reward;
         }
-        for i in 0..self.envs.len() {
+        for i in 0..envs.len() {
             if self.ends[i].is_some() {
-                self.envs[i].observe(&mut self.finals.row(i));
-                self.ended[i] = std::mem::take(&mut self.tallies[i]);
-                self.envs[i].reset(&mut self.rngs[i]);
+                envs[i].observe(&mut self.finals.row(i));
+                ended[i] = std::mem::take(&mut tallies[i]);
+                envs[i].reset(&mut rngs[i]);
             }
         }
-        E::observe_all(self.envs, self.observations);
+        E::observe_all(envs, self.observations);
+    }
+}
+
+/// Lists the episodes that a step ended, whose sums are in `ended`; the first environment is number `first` of its
+/// batch.
+pub(crate) fn list_finished(results: &mut StepResults, ended: &[Tally], first: usize) {
+    results.finished.clear();
+    for (i, (end, &ended)) in results.ends.iter().zip(ended).enumerate() {
+        if let Some(end) = *end {
+            let Tally { episode_return, score, length } = ended;
+            results.finished.push(Episode { env: first + i, episode_return, score, length, end });
+        }
     }
 }

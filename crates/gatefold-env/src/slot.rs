@@ -15,6 +15,7 @@ pub(crate) struct Tally {
 
 /// The copies, each kind of data in an array of its own: a step reads neighbouring environments and
 /// leaves the streams, which are large and seldom drawn from, where they are.
+#[derive(Clone)]
 pub(crate) struct Slots<E> {
     pub(crate) envs: Vec<E>,
     pub(crate) rngs: Vec<StreamRng>,
@@ -43,6 +44,38 @@ impl<E: Environment> Slots<E> {
 
     pub(crate) fn len(&self) -> usize {
         self.envs.len()
+    }
+
+    pub(crate) fn as_mut(&mut self) -> SlotsMut<'_, E> {
+        let Self { envs, rngs, tallies, ended } = self;
+        SlotsMut { envs, rngs, tallies, ended }
+    }
+}
+
+/// Neighbouring copies, borrowed.
+pub(crate) struct SlotsMut<'a, E> {
+    pub(crate) envs: &'a mut [E],
+    pub(crate) rngs: &'a mut [StreamRng],
+    pub(crate) tallies: &'a mut [Tally],
+    pub(crate) ended: &'a mut [Tally],
+}
+
+impl<E> SlotsMut<'_, E> {
+    /// The same copies, borrowed for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> SlotsMut<'_, E> {
+        SlotsMut { envs: self.envs, rngs: self.rngs, tallies: self.tallies, ended: self.ended }
+    }
+
+    /// Splits after `count` copies.
+    pub(crate) fn split_at(self, count: usize) -> (Self, Self) {
+        let (envs0, envs1) = self.envs.split_at_mut(count);
+        let (rngs0, rngs1) = self.rngs.split_at_mut(count);
+        let (tallies0, tallies1) = self.tallies.split_at_mut(count);
+        let (ended0, ended1) = self.ended.split_at_mut(count);
+        (
+            Self { envs: envs0, rngs: rngs0, tallies: tallies0, ended: ended0 },
+            Self { envs: envs1, rngs: rngs1, tallies: tallies1, ended: ended1 },
+        )
     }
 }
 

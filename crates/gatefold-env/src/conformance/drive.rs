@@ -97,6 +97,33 @@ impl Drive {
         Ok(())
     }
 
+    /// Takes the chosen actions in parts of so many environments, the last part first; `lengths` and `returns` are not
+    /// counted.
+    pub(super) fn take_in_parts(&mut self, sizes: &[usize]) -> Result<(), Fault> {
+        let parts = self.batch.parts(sizes).ok_or_else(|| Fault::new("it can be copied, but not be cut"))?;
+        let (mut rest, mut first, mut pieces) = (self.seen.as_mut(), 0, Vec::new());
+        for (part, &size) in parts.into_iter().zip(sizes) {
+            let (rows, after) = rest.split_at(size);
+            pieces.push((part, rows, first..first + size));
+            (rest, first) = (after, first + size);
+        }
+        self.results.finished.clear();
+        for (mut part, rows, envs) in pieces.into_iter().rev() {
+            let mut results = StepResults::new(&self.spec, envs.len());
+            part.step(&self.actions[envs.clone()], rows, &mut results)?;
+            self.results.rewards[envs.clone()].copy_from_slice(&results.rewards);
+            self.results.ends[envs.clone()].copy_from_slice(&results.ends);
+            let finals = self.results.finals.rows_mut(envs.start, envs.len());
+            finals.features.copy_from_slice(&results.finals.features);
+            finals.activations.copy_from_slice(&results.finals.activations);
+            finals.node_features.copy_from_slice(&results.finals.node_features);
+            finals.mask.copy_from_slice(&results.finals.mask);
+            self.results.finished.append(&mut results.finished);
+        }
+        self.step += 1;
+        Ok(())
+    }
+
     /// Takes `steps` steps.
     pub(super) fn advance(&mut self, steps: usize) -> Result<(), Fault> {
         for _ in 0..steps {

@@ -36,6 +36,11 @@ pub(super) const CHECKS: &[Check] = &[
         run: threads_do_not_matter,
     },
     Check {
+        name: "parts-do-not-matter",
+        about: "A copy of a batch, stepped in parts, goes on as the batch does.",
+        run: parts_do_not_matter,
+    },
+    Check {
         name: "scripted-actions-are-allowed",
         about: "The scripted policy takes only actions that the mask allows.",
         run: scripted_actions_are_allowed,
@@ -108,6 +113,22 @@ fn threads_do_not_matter(lab: &Lab<'_>) -> Result<Outcome, Fault> {
         if let Some(found) = difference(&a, &b, env) {
             return Err(Fault::at(a.step, format!("environment {env}: {found}")));
         }
+    }
+    Ok(Outcome::Held)
+}
+
+fn parts_do_not_matter(lab: &Lab<'_>) -> Result<Outcome, Fault> {
+    let mut whole = lab.drive(NUM_ENVS, lab.settings.seed, Driver::Random)?;
+    let mut cut = lab.drive(NUM_ENVS, lab.settings.seed, Driver::Random)?;
+    for _ in 0..2 {
+        let Some(copy) = cut.batch.duplicate() else {
+            return Ok(Outcome::Skipped("it steps as a whole alone".to_string()));
+        };
+        cut.batch = copy;
+        in_step(&mut whole, &mut cut, lab.horizon(), |whole, cut| {
+            whole.take()?;
+            cut.take_in_parts(&[NUM_ENVS / 2, NUM_ENVS - NUM_ENVS / 2])
+        })?;
     }
     Ok(Outcome::Held)
 }

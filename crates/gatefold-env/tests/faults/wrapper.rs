@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use gatefold_env::{
-    Action, Batch, BatchEnv, EnvEntry, EnvError, EnvSpec, Episode, ObservationBatch, ObservationBatchMut,
-    Params, Single, StepResults, StreamRng,
+    Action, Batch, BatchEnv, BatchPart, EnvEntry, EnvError, EnvSpec, Episode, ObservationBatch,
+    ObservationBatchMut, Params, Single, StepResults, StreamRng,
 };
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -173,6 +173,31 @@ impl<const FAULT: u8> BatchEnv for Wrapper<FAULT> {
             results.rewards[1] = held_reward;
         }
         Ok(())
+    }
+
+    // Parts know nothing of the other faults.
+    fn parts(&mut self, sizes: &[usize]) -> Option<Vec<Box<dyn BatchPart + '_>>> {
+        let mixed_up = self.has(Fault::PartsMixedUp);
+        let cut = mixed_up || self.has(Fault::Nothing);
+        let mut parts = self.inner.parts(sizes).filter(|_| cut)?;
+        if mixed_up {
+            parts.reverse();
+        }
+        Some(parts)
+    }
+
+    fn duplicate(&self) -> Option<Box<dyn BatchEnv>> {
+        let copied = [Fault::Nothing, Fault::PartsMixedUp, Fault::PartsMissing];
+        if !copied.iter().any(|&fault| self.has(fault)) {
+            return None;
+        }
+        Some(Box::new(Self {
+            inner: self.inner.clone(),
+            spec: self.spec.clone(),
+            finished_before: self.finished_before.clone(),
+            was_reset: self.was_reset,
+            observed: AtomicU32::new(self.observed.load(Relaxed)),
+        }))
     }
 
     fn save(&self) -> Result<Vec<u8>, EnvError> {
