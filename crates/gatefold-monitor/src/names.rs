@@ -169,7 +169,7 @@ names! {
     TIME_STEPS_PER_SECOND = "time/steps_per_second";
     /// Wall time of this iteration up to its update, in seconds: the rollout, its scaling and its advantages.
     TIME_ROLLOUT = "time/rollout";
-    /// Wall time of the environments' steps in this iteration's rollout, in seconds.
+    /// Time of the environments' steps in this iteration's rollout, in seconds: of each thread, on average.
     TIME_ROLLOUT_ENV = "time/rollout_env";
     /// Wall time of this iteration's rollout outside the environments, in seconds: evaluating the policy,
     /// choosing actions, keeping what was seen.

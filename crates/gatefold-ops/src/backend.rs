@@ -19,6 +19,10 @@ use crate::{
 /// Every method has the composition as its default, so a new backend needs only an empty `impl`.
 /// Call the functions at the crate root; they are documented there.
 pub trait OpsBackend: Backend {
+    /// Whether tensors are in the host's memory, so that several threads may compute with tensors of their own
+    /// beside each other.
+    const ON_HOST: bool = false;
+
     /// See [`crate::linear`].
     fn linear_act(
         x: Tensor<Self, 2>,

@@ -326,6 +326,8 @@ macro_rules! batch_is_f32 {
 }
 
 impl OpsBackend for Flex {
+    const ON_HOST: bool = true;
+
     fused_operations!(flex, flex_flat, flex_pack, flex_mix);
 
     fn on_host<const D: usize, R>(t: &Tensor<Self, D>, read: impl FnOnce(&[f32]) -> R) -> Option<R> {
@@ -401,6 +403,8 @@ impl OpsBackend for Flex {
 
 // An optimizer step has no gradient, so `adamw_in_place` and the norms stay composed here.
 impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
+    const ON_HOST: bool = true;
+
     fused_operations!(autodiff, autodiff_flat, autodiff_pack, autodiff_mix, C);
 
     fn on_host<const D: usize, R>(t: &Tensor<Self, D>, read: impl FnOnce(&[f32]) -> R) -> Option<R> {

@@ -1,8 +1,7 @@
 //! Drawing actions from logits, on the host.
 
-use gatefold_env::{Action, StreamRng};
+use gatefold_env::Action;
 use gatefold_ops::log_softmax_rows;
-use rand::RngExt;
 use thiserror::Error;
 
 /// One chosen action.
@@ -31,6 +30,16 @@ pub enum ChoiceError {
     },
 }
 
+impl ChoiceError {
+    /// The same for rows that are part of a larger batch, from row `first` of it on.
+    pub fn of_rows_from(self, first: usize) -> Self {
+        match self {
+            Self::AllMasked { row } => Self::AllMasked { row: first + row },
+            Self::NonFinite { row } => Self::NonFinite { row: first + row },
+        }
+    }
+}
+
 /// How actions are picked from logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
@@ -43,14 +52,14 @@ pub enum Pick {
 impl Choice {
     /// Chooses an action for every row of `logits` `[N, A]`, row-major; `mask` alike, or `None`.
     ///
-    /// [`Pick::Sample`] draws one uniform number per row, [`Pick::Mode`] none. Fails on an all-masked row,
-    /// before any softmax, and on logits that are NaN or infinite where allowed.
+    /// [`Pick::Sample`] takes one number of `uniform`, in [0, 1), per row, [`Pick::Mode`] none. Fails on an
+    /// all-masked row, before any softmax, and on logits that are NaN or infinite where allowed.
     pub fn rows(
         logits: &[f32],
         mask: Option<&[bool]>,
         num_actions: usize,
         pick: Pick,
-        rng: &mut StreamRng,
+        mut uniform: impl FnMut() -> f32,
         choices: &mut Vec<Choice>,
     ) -> Result<(), ChoiceError> {
         choices.clear();
@@ -69,7 +78,7 @@ impl Choice {
         for log_probs in log_probs.chunks_exact(num_actions) {
             let action = match pick {
                 Pick::Mode => most_likely(log_probs),
-                Pick::Sample => draw(log_probs, rng.random::<f32>()),
+                Pick::Sample => draw(log_probs, uniform()),
             };
             choices.push(Choice { action: Action::Discrete(action), log_prob: log_probs[action] });
         }
@@ -101,11 +110,12 @@ fn draw(log_probs: &[f32], uniform: f32) -> usize {
 mod tests {
     use super::*;
     use gatefold_env::{Purpose, stream};
+    use rand::RngExt;
 
     fn choose(logits: &[f32], mask: Option<&[bool]>, pick: Pick) -> Result<Vec<Choice>, ChoiceError> {
         let mut choices = Vec::new();
         let mut rng = stream(1, Purpose::Actions, 0);
-        Choice::rows(logits, mask, 3, pick, &mut rng, &mut choices)?;
+        Choice::rows(logits, mask, 3, pick, || rng.random(), &mut choices)?;
         Ok(choices)
     }
 

@@ -1,74 +1,33 @@
 //! Rolling the policy out.
 
-use std::time::{Duration, Instant};
+mod error;
+mod finals;
+mod group;
+
+use std::ops::Range;
+use std::time::Duration;
 
 use burn::tensor::{Tensor, backend::Backend};
 use gatefold_curriculum::Plan;
-use gatefold_env::{
-    Action, BatchEnv, EnvError, EnvSpec, EpisodeEnd, ObservationBatch, StepResults, StreamRng,
-};
-use gatefold_ops::{OpsBackend, probe};
-use gatefold_policy::{
-    Acting, ActorCritic, Choice, ChoiceError, FlatPolicy, Observation, ObservationScaling, Pick,
-    RoutingInput, Values,
-};
-use thiserror::Error;
+use gatefold_env::{BatchEnv, BatchPart, EnvError, EnvSpec, StreamRng};
+use gatefold_ops::{OpsBackend, map_tasks, probe};
+use gatefold_policy::{Acting, ActorCritic, FlatPolicy, Observation, ObservationScaling};
 
+pub use self::error::RolloutError;
+use self::{
+    error::{VALUE, finite},
+    finals::Finals,
+    group::{Collected, Draws, Group, Setting, bootstrap_values, clamped},
+};
 use crate::Rollout;
 
-/// What can end a rollout early.
-#[derive(Debug, Error)]
-pub enum RolloutError {
-    /// The environment failed.
-    #[error(transparent)]
-    Env(#[from] EnvError),
-    /// No action could be chosen.
-    #[error("step {step} of the rollout: {source}")]
-    Choice {
-        /// Step within the rollout.
-        step: usize,
-        /// What was wrong.
-        source: ChoiceError,
-    },
-    /// A number was NaN or infinite before anything was learned from it.
-    #[error("step {step} of the rollout: {what} of environment {env} is {value}")]
-    NonFinite {
-        /// Step within the rollout.
-        step: usize,
-        /// Environment.
-        env: usize,
-        /// Which number.
-        what: &'static str,
-        /// Its value.
-        value: f32,
-    },
-}
-
-const OBSERVATION: &str = "an observation";
-const REWARD: &str = "the reward";
-const VALUE: &str = "the critic's value";
-
-impl RolloutError {
-    /// Steps that every environment had taken when it ended, if numbers were the cause and not an
-    /// environment.
-    pub fn non_finite_at(&self) -> Option<usize> {
-        match *self {
-            Self::NonFinite { step, what: REWARD, .. } => Some(step + 1),
-            Self::Choice { step, source: ChoiceError::NonFinite { .. } } | Self::NonFinite { step, .. } => {
-                Some(step)
-            }
-            _ => None,
-        }
-    }
-}
+/// Environments of a group at least: fewer rows cost an evaluation hardly less.
+const FEW: usize = 4;
 
 /// A batch of environments with the rollout buffer that they write into.
 pub struct Collector {
     envs: Box<dyn BatchEnv>,
     spec: EnvSpec,
-    results: StepResults,
-    actions: Vec<Action>,
-    choices: Vec<Choice>,
     scaling: Option<ObservationScaling>,
     value_clamp: f32,
     started: bool,
@@ -79,20 +38,8 @@ pub struct Collector {
 impl Collector {
     /// Collects `num_steps` steps at a time; `scaling`, if given, scales observations.
     pub fn new(envs: Box<dyn BatchEnv>, num_steps: usize, scaling: Option<ObservationScaling>) -> Self {
-        let value_clamp = 0.0;
-        let (spec, num_envs) = (envs.spec().clone(), envs.num_envs());
-        Self {
-            results: StepResults::new(&spec, num_envs),
-            actions: vec![Action::Discrete(0); num_envs],
-            choices: Vec::with_capacity(num_envs),
-            scaling,
-            value_clamp,
-            started: false,
-            num_steps,
-            in_envs: Duration::ZERO,
-            envs,
-            spec,
-        }
+        let spec = envs.spec().clone();
+        Self { scaling, value_clamp: 0.0, started: false, num_steps, in_envs: Duration::ZERO, envs, spec }
     }
 
     /// Limits the values that advantages and targets are made of to `+-clamp`; 0 is off.
@@ -102,9 +49,12 @@ impl Collector {
 
     /// Steps every environment `num_steps` times under `policy` and `plan`.
     ///
-    /// Observe, evaluate, choose, step; the environments write their observations straight into
-    /// the buffer. The policy must be without autodiff. `selection_bias` `[K]` moves top-k selection and
-    /// is empty otherwise. `rng` draws what the routing needs, then the actions, step by step.
+    /// Where there are several threads, each takes a group of neighbouring environments through all steps. A
+    /// rollout that fails is repeated as one group from where it began, so that the state it leaves does not
+    /// depend on threads.
+    ///
+    /// The policy must be without autodiff. `selection_bias` `[K]` moves top-k selection and is empty otherwise.
+    /// `rng` draws what the routing needs, then the actions, step by step.
     pub fn collect<B: OpsBackend>(
         &mut self,
         policy: &ActorCritic<B>,
@@ -113,84 +63,77 @@ impl Collector {
         rng: &mut StreamRng,
         device: &B::Device,
     ) -> Result<Rollout, RolloutError> {
+        let acting = &Acting::new(policy);
+        let draws = &Draws::new(acting, plan.routing, [self.num_steps, self.envs.num_envs()], rng, device);
+        let (started, groups) = (self.started, self.num_groups::<B>());
+        if groups > 1
+            && let Some(before) = self.envs.duplicate()
+        {
+            let collected = self.collect_in(groups, acting, plan, selection_bias, draws, device);
+            if collected.is_ok() {
+                return collected;
+            }
+            (self.envs, self.started) = (before, started);
+        }
+        self.collect_in(1, acting, plan, selection_bias, draws, device)
+    }
+
+    /// How many groups are worth it. A probe is passed step by step, all environments together.
+    fn num_groups<B: OpsBackend>(&self) -> usize {
+        if !B::ON_HOST || probe::is_installed() {
+            return 1;
+        }
+        (self.envs.num_envs() / FEW).clamp(1, rayon::current_num_threads())
+    }
+
+    fn collect_in<B: OpsBackend>(
+        &mut self,
+        groups: usize,
+        acting: &Acting<'_, B>,
+        plan: &Plan,
+        selection_bias: &[f32],
+        draws: &Draws<B>,
+        device: &B::Device,
+    ) -> Result<Rollout, RolloutError> {
         let (steps, envs) = (self.num_steps, self.envs.num_envs());
         let mut rollout = Rollout::new(&self.spec, steps, envs);
-        self.in_envs = Duration::ZERO;
-        let mut scaling = self.scaling.clone(); // takes in this rollout, used from the next one on
+        let first = rollout.observations.rows_mut(0, envs);
         if self.started {
-            self.envs.observe(rollout.observations.rows_mut(0, envs))?;
+            self.envs.observe(first)?;
         } else {
-            self.envs.reset(rollout.observations.rows_mut(0, envs))?;
+            self.envs.reset(first)?;
             self.started = true;
         }
-        self.scale_block(&mut rollout.observations, 0, &mut scaling)?;
+        let setting = Setting {
+            num_steps: steps,
+            spec: &self.spec,
+            acting,
+            plan,
+            selection_bias,
+            scaling: self.scaling.as_ref(),
+            value_clamp: self.value_clamp,
+            draws,
+            device,
+        };
+        let groups = grouped(self.envs.as_mut(), groups, &mut rollout);
+        let collected = map_tasks(groups, usize::MAX, |group| group.collect(&setting));
+        let collected: Vec<_> = collected.into_iter().collect::<Result<_, _>>()?;
+        self.in_envs = collected.iter().map(|of| of.in_envs).sum::<Duration>() / collected.len() as u32;
 
-        let acting = Acting::new(policy);
-        let mut finals = Finals::default();
-        for t in 0..steps {
-            let seen = rollout.observations.pick(t * envs..(t + 1) * envs);
-            let observation = Observation::<B>::new(&self.spec, seen, device);
-            let input = RoutingInput {
-                drawn: acting.draw(plan.routing, envs, rng, device),
-                selection_bias: selection_bias.to_vec(),
-                ..RoutingInput::new(plan.routing, plan.temperature)
-            };
-            let acted = acting.act(&observation, input);
-            if let Some(values) = acted.values {
-                let values = self.bootstrap_values(values, t)?;
-                rollout.values.row_mut(t).iter_mut().zip(values).for_each(|(to, value)| *to = value);
-            }
-            let logits = to_host(acted.logits);
-            self.finite("an action logit", t, &logits)?;
-            let first = t * envs * self.spec.num_actions();
-            let mask = self.spec.masked.then(|| &rollout.observations.mask[first..][..logits.len()]);
-            Choice::rows(&logits, mask, self.spec.num_actions(), Pick::Sample, rng, &mut self.choices)
-                .map_err(|source| RolloutError::Choice { step: t, source })?;
-            if let Some(gates) = acted.gates {
-                // Memory for all steps in the first one.
-                let (alpha, drawn) = (to_host(gates.alpha), gates.drawn.map(to_host).unwrap_or_default());
-                rollout.gates.reserve_exact((steps - t) * alpha.len());
-                rollout.drawn.reserve_exact((steps - t) * drawn.len());
-                rollout.gates.extend(alpha);
-                rollout.drawn.extend(drawn);
-            }
-            for env in 0..envs {
-                rollout.log_probs[(t, env)] = self.choices[env].log_prob;
-                rollout.actions[(t, env)] = self.choices[env].action.index() as i32;
-                self.actions[env] = self.choices[env].action;
-            }
-
-            let next = rollout.observations.rows_mut((t + 1) * envs, envs);
-            let begun = Instant::now();
-            self.envs.step(&self.actions, next, &mut self.results)?;
-            self.in_envs += begun.elapsed();
-            probe::slice("env/rewards", &mut self.results.rewards, 1);
-            self.finite(REWARD, t, &self.results.rewards)?;
-            self.scale_block(&mut rollout.observations, t + 1, &mut scaling)?;
-            for env in 0..envs {
-                rollout.rewards[(t, env)] = self.results.rewards[env];
-                rollout.ends[(t, env)] = self.results.ends[env];
-                if self.results.ends[env] == Some(EpisodeEnd::Truncated) {
-                    let row = finals.push((t, env), &self.results.finals, self.scaling.as_ref());
-                    row.map_err(|value| RolloutError::NonFinite {
-                        step: t + 1,
-                        env,
-                        what: OBSERVATION,
-                        value,
-                    })?;
-                }
-            }
-            rollout.episodes.extend_from_slice(&self.results.finished);
+        // Used from the next rollout on.
+        let mut scaling = self.scaling.clone();
+        if let Some(statistics) = &mut scaling {
+            in_time_order(&collected, steps, |of| &of.raw).for_each(|rows| statistics.observe(rows));
         }
-
-        if let Acting::Flat(policy) = &acting {
+        let finals = put_together(collected, &mut rollout);
+        if let Acting::Flat(policy) = acting {
             self.add_values(policy, &mut rollout, device)?;
         }
         let last = rollout.observations.pick(steps * envs..(steps + 1) * envs);
         let last = Observation::<B>::new(&self.spec, last, device);
         let mut last = to_host(acting.values(&last));
-        let mut finals = finals.values(&self.spec, &acting, device);
-        self.finite(VALUE, steps, &last)?;
+        let mut finals = finals.values(&self.spec, acting, device);
+        finite(VALUE, steps, &last, |env| env)?;
         if let Some(&((_, env), value)) = finals.iter().find(|(_, value)| !value.is_finite()) {
             return Err(RolloutError::NonFinite { step: steps, env, what: VALUE, value });
         }
@@ -218,76 +161,14 @@ impl Collector {
             let seen = rollout.observations.pick(first * envs..end * envs);
             let values = policy.values(&Observation::new(&self.spec, seen, device));
             // They are looked at when all environments have taken all steps.
-            let values = self.bootstrap_values(values, steps)?;
+            let values = bootstrap_values(values, steps, self.value_clamp, &(0..envs))?;
             let all = rollout.values.as_slice_mut().expect("standard layout");
             all[first * envs..end * envs].copy_from_slice(&values);
         }
         Ok(())
     }
 
-    /// The values that bootstrap, of one step or more, within their limit.
-    fn bootstrap_values<B: OpsBackend>(
-        &self,
-        values: Values<B>,
-        step: usize,
-    ) -> Result<Vec<f32>, RolloutError> {
-        let finite = |each: &[f32]| match each.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(at) => {
-                let env = at % self.envs.num_envs();
-                Err(RolloutError::NonFinite { step, env, what: VALUE, value: each[at] })
-            }
-        };
-        if let Some(second) = &values.second {
-            // Each critic's own: the smaller of two would hide an infinity.
-            finite(&to_host(values.first.clone()))?;
-            finite(&to_host(second.clone()))?;
-        }
-        let mut values = to_host(values.bootstrap());
-        finite(&values)?;
-        values.iter_mut().for_each(|value| *value = clamped(*value, self.value_clamp));
-        Ok(values)
-    }
-
-    /// Fails on the first value that is not finite; `values` holds as many for each environment.
-    fn finite(&self, what: &'static str, step: usize, values: &[f32]) -> Result<(), RolloutError> {
-        match values.iter().position(|x| !x.is_finite()) {
-            None => Ok(()),
-            Some(at) => {
-                let env = at / (values.len() / self.envs.num_envs());
-                Err(RolloutError::NonFinite { step, env, what, value: values[at] })
-            }
-        }
-    }
-
-    /// Takes block `t` into `statistics` and scales it by the statistics of earlier rollouts. Fails before
-    /// that on a number that is not finite: scaling would clip an infinity.
-    fn scale_block(
-        &self,
-        observations: &mut ObservationBatch,
-        t: usize,
-        statistics: &mut Option<ObservationScaling>,
-    ) -> Result<(), RolloutError> {
-        let rows = self.envs.num_envs();
-        let whole = observations.rows_mut(t * rows, rows);
-        probe::slice("env/observations", whole.features, self.spec.num_features);
-        probe::slice("env/activations", whole.activations, self.spec.num_nodes().max(1));
-        probe::slice("env/node_features", whole.node_features, self.spec.node_features.max(1));
-        self.finite(OBSERVATION, t, whole.features)?;
-        self.finite("a node's activation", t, whole.activations)?;
-        self.finite("a node's feature", t, whole.node_features)?;
-        if let (Some(statistics), Some(scaling)) = (statistics, &self.scaling) {
-            let width = self.envs.num_envs() * self.spec.num_features;
-            let block = &mut observations.features[t * width..(t + 1) * width];
-            if t < self.num_steps {
-                statistics.observe(block);
-            }
-            scaling.apply(block);
-        }
-        Ok(())
-    }
-
-    /// Time that the last rollout spent in the environments' steps.
+    /// Time that the last rollout spent in the environments' steps; of several groups, the mean.
     pub fn time_in_envs(&self) -> Duration {
         self.in_envs
     }
@@ -328,52 +209,59 @@ impl Collector {
     }
 }
 
-/// Final observations of truncated episodes, evaluated together.
-#[derive(Default)]
-struct Finals {
-    places: Vec<(usize, usize)>,
-    observations: ObservationBatch,
+/// The environments in so many groups, as equal as can be, with their places in `rollout`; one group if they step as
+/// a whole alone.
+fn grouped<'a>(envs: &'a mut dyn BatchEnv, groups: usize, rollout: &'a mut Rollout) -> Vec<Group<'a>> {
+    let count = envs.num_envs();
+    let bounds = |group: usize| group * count / groups;
+    let ranges: Vec<_> = (0..groups).map(|group| bounds(group)..bounds(group + 1)).collect();
+    let sizes: Vec<_> = ranges.iter().map(Range::len).collect();
+    let parts = match groups {
+        1 => vec![Box::new(envs) as Box<dyn BatchPart>],
+        _ => envs.parts(&sizes).expect("a batch that can be copied can be cut"),
+    };
+    let groups = ranges.into_iter().zip(parts).zip(rollout.shares(&sizes));
+    groups.map(|((envs, part), share)| Group { envs, part, share }).collect()
 }
 
-impl Finals {
-    /// Fails with the first feature that is not finite, before it is scaled.
-    fn push(
-        &mut self,
-        place: (usize, usize),
-        finals: &ObservationBatch,
-        scaling: Option<&ObservationScaling>,
-    ) -> Result<(), f32> {
-        let mut row = finals.pick(place.1..place.1 + 1);
-        let features = row.features.len();
-        probe::slice("env/final_observations", &mut row.features, features);
-        if let Some(&value) = row.features.iter().find(|x| !x.is_finite()) {
-            return Err(value);
-        }
-        if let Some(scaling) = scaling {
-            scaling.apply(&mut row.features);
-        }
-        self.observations.append(row);
-        self.places.push(place);
-        Ok(())
-    }
-
-    fn values<B: OpsBackend>(
-        self,
-        spec: &EnvSpec,
-        policy: &Acting<'_, B>,
-        device: &B::Device,
-    ) -> Vec<((usize, usize), f32)> {
-        if self.places.is_empty() {
-            return Vec::new();
-        }
-        let observation = Observation::new(spec, self.observations, device);
-        self.places.into_iter().zip(to_host(policy.values(&observation))).collect()
-    }
+/// What each group has of each step.
+fn in_time_order<'a>(
+    collected: &'a [Collected],
+    steps: usize,
+    all: impl Fn(&'a Collected) -> &'a [f32] + Copy,
+) -> impl Iterator<Item = &'a [f32]> {
+    (0..steps).flat_map(move |step| {
+        collected.iter().map(move |of| {
+            let width = all(of).len() / steps;
+            &all(of)[step * width..(step + 1) * width]
+        })
+    })
 }
 
-/// The value within `+-limit`, if there is a limit. A NaN stays one.
-fn clamped(value: f32, limit: f32) -> f32 {
-    if limit > 0.0 { value.clamp(-limit, limit) } else { value }
+/// Adds what the groups say to the rollout; final observations are to be evaluated yet.
+fn put_together(mut collected: Vec<Collected>, rollout: &mut Rollout) -> Finals {
+    let steps = rollout.num_steps();
+    let mut episodes: Vec<_> = collected.iter().map(|of| of.episodes.iter().peekable()).collect();
+    for step in 0..steps {
+        for episodes in &mut episodes {
+            while let Some((_, episode)) = episodes.next_if(|(at, _)| *at == step) {
+                rollout.episodes.push(*episode);
+            }
+        }
+    }
+    if let [whole] = &mut collected[..] {
+        (rollout.gates, rollout.drawn) = (std::mem::take(&mut whole.gates), std::mem::take(&mut whole.drawn));
+    } else {
+        let joined = |all: fn(&Collected) -> &[f32]| {
+            let mut joined = Vec::with_capacity(collected.iter().map(|of| all(of).len()).sum());
+            in_time_order(&collected, steps, all).for_each(|of_step| joined.extend_from_slice(of_step));
+            joined
+        };
+        (rollout.gates, rollout.drawn) = (joined(|of| &of.gates), joined(|of| &of.drawn));
+    }
+    let mut finals = Finals::default();
+    collected.into_iter().for_each(|of| finals.append(of.finals));
+    finals
 }
 
 pub(crate) fn to_host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! What one rollout recorded, in time order.
 
-use gatefold_env::{EnvSpec, Episode, EpisodeEnd, ObservationBatch};
+use gatefold_env::{EnvSpec, Episode, EpisodeEnd, ObservationBatch, ObservationBatchMut};
 use gatefold_monitor::{Metrics, names};
 use gatefold_ops::probe;
 use ndarray::{Array2, s};
@@ -50,6 +50,22 @@ pub struct Batch {
     pub returns: Array2<f32>,
 }
 
+/// The places of some neighbouring environments in a rollout.
+pub(crate) struct Share<'a> {
+    /// Rows of each block of observations.
+    pub(crate) observations: Vec<ObservationBatchMut<'a>>,
+    pub(crate) steps: Vec<Places<'a>>,
+}
+
+/// The places of some environments in one step.
+pub(crate) struct Places<'a> {
+    pub(crate) actions: &'a mut [i32],
+    pub(crate) log_probs: &'a mut [f32],
+    pub(crate) values: &'a mut [f32],
+    pub(crate) rewards: &'a mut [f32],
+    pub(crate) ends: &'a mut [Option<EpisodeEnd>],
+}
+
 impl Rollout {
     /// Empty buffers.
     pub fn new(spec: &EnvSpec, num_steps: usize, num_envs: usize) -> Self {
@@ -77,6 +93,40 @@ impl Rollout {
     /// Environments N.
     pub fn num_envs(&self) -> usize {
         self.num_envs
+    }
+
+    /// The places of each of some groups of environments, of so many each and all of them together.
+    pub(crate) fn shares(&mut self, sizes: &[usize]) -> Vec<Share<'_>> {
+        fn of<T>(all: &mut Array2<T>) -> &mut [T] {
+            all.as_slice_mut().expect("standard layout")
+        }
+        fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+            rest.split_off_mut(..count).expect("sizes of all environments")
+        }
+        let steps = self.num_steps();
+        let share =
+            |_| Share { observations: Vec::with_capacity(steps + 1), steps: Vec::with_capacity(steps) };
+        let mut shares: Vec<_> = sizes.iter().map(share).collect();
+        let (mut observations, mut actions) = (self.observations.as_mut(), of(&mut self.actions));
+        let (mut log_probs, mut values) = (of(&mut self.log_probs), of(&mut self.values));
+        let (mut rewards, mut ends) = (of(&mut self.rewards), of(&mut self.ends));
+        for step in 0..=steps {
+            for (share, &size) in shares.iter_mut().zip(sizes) {
+                let (rows, after) = observations.split_at(size);
+                share.observations.push(rows);
+                observations = after;
+                if step < steps {
+                    share.steps.push(Places {
+                        actions: take(&mut actions, size),
+                        log_probs: take(&mut log_probs, size),
+                        values: take(&mut values, size),
+                        rewards: take(&mut rewards, size),
+                        ends: take(&mut ends, size),
+                    });
+                }
+            }
+        }
+        shares
     }
 
     /// Advantages and value targets, in time order; only afterwards may anything shuffle.

@@ -94,7 +94,7 @@ pub(crate) fn play<B: OpsBackend>(
                 let logits: Vec<f32> =
                     logits.into_data().convert::<f32>().into_vec().expect("logits are f32");
                 let mask = spec.masked.then_some(observations.mask.as_slice());
-                Choice::rows(&logits, mask, spec.num_actions(), *pick, rng, &mut choices)
+                Choice::rows(&logits, mask, spec.num_actions(), *pick, || rng.random(), &mut choices)
                     .map_err(|e| RunError::Stopped(format!("evaluation: {e}")))?;
                 actions.iter_mut().zip(&choices).for_each(|(action, choice)| *action = choice.action);
             }
