@@ -111,7 +111,6 @@ impl<E: Environment> BatchEnv for Batch<E> {
         observations: ObservationBatchMut<'_>,
         results: &mut StepResults,
     ) -> Result<(), EnvError> {
-        assert_eq!(actions.len(), self.slots.len(), "one action per environment");
         let limit = self.spec.max_episode_steps;
         let mut run = Run::new(self.slots.as_mut(), actions, observations, results);
         if rayon::current_num_threads() > 1 {

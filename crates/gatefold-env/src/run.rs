@@ -25,6 +25,7 @@ impl<'a, E: Environment> Run<'a, E> {
         observations: ObservationBatchMut<'a>,
         results: &'a mut StepResults,
     ) -> Self {
+        assert_eq!(actions.len(), slots.envs.len(), "one action per environment");
         let StepResults { rewards, ends, finals, .. } = results;
         Self { slots, actions, observations, rewards, ends, finals: finals.as_mut() }
     }
