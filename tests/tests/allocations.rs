@@ -79,19 +79,17 @@ fn an_iteration_allocates_as_often_as_the_one_before_and_keeps_nothing() {
 
             let [early, late] =
                 [early, late].map(|of| of.iter().map(|of| of.count_total).collect::<Vec<_>>());
+            let usual = median(&early);
+            let all = || early.iter().chain(&late);
             if trainee.policy.flat().is_some() {
-                assert!(
-                    early.iter().chain(&late).all(|&count| count == early[0]),
-                    "{name}: {early:?}, {late:?}"
-                );
+                assert!(all().all(|&count| count == usual), "{name}: {early:?}, and later {late:?}");
                 continue;
             }
-            // Data decides how many rows an expert gets. And Burn keeps leaves and graphs in tables hashed by random
-            // keys, which are made anew now and then.
-            let usual = median(&early);
-            assert!(median(&late).abs_diff(usual) <= usual / 250, "{name}: {early:?}, and later {late:?}");
-            let far = early.iter().chain(&late).filter(|count| count.abs_diff(usual) > usual / 100);
-            assert!(far.count() <= 2, "{name}: {early:?}, and later {late:?}");
+            // Burn keeps gradients in tables hashed by random keys, which are made anew now and then; and a graph may
+            // be larger than any before.
+            assert!(median(&late).abs_diff(usual) <= 1, "{name}: {early:?}, and later {late:?}");
+            let far = all().filter(|count| count.abs_diff(usual) > 3).count();
+            assert!(far <= 2, "{name}: {early:?}, and later {late:?}");
         }
     });
 }

@@ -6,6 +6,8 @@
 
 // B batch, V input rows of the encoder, T readout rows, G features of a node
 
+use std::sync::{Mutex, PoisonError};
+
 use gatefold_ops::{GatEdges, map_tasks};
 
 use crate::topology::{LayerTopology, Topology};
@@ -64,10 +66,11 @@ impl DistinctRows {
             states.for_each(|state| search.add(state));
             search.finish()
         });
+        let numbers = |of: fn(&Graph) -> usize| graphs.iter().map(of).sum();
         let mut rows = Self {
-            rows: Vec::new(),
-            inputs: Vec::new(),
-            layers: vec![Vec::new(); topology.layers.len()],
+            rows: Vec::with_capacity(numbers(|graph| graph.rows.len())),
+            inputs: Vec::with_capacity(numbers(|graph| graph.inputs.len())),
+            layers: vec![Vec::with_capacity(graphs.len()); topology.layers.len()],
             readout: Vec::with_capacity(states * topology.readout_nodes.len()),
         };
         for graph in graphs {
@@ -92,6 +95,7 @@ struct Graph {
 }
 
 /// The rows of one layer, or of the encoder's input, in the graph under way.
+#[derive(Debug, Default)]
 struct Level {
     /// Distinct row that each row is in the present state.
     now: Vec<u32>,
@@ -113,19 +117,17 @@ struct Level {
 
 impl Level {
     /// So many rows at rest; with their edges, if they are a layer's.
-    fn new(rows: usize, edges: Option<&GatEdges>) -> Self {
-        let of = |part: fn(&GatEdges) -> &[u32]| edges.map_or_else(Vec::new, |edges| part(edges).to_vec());
-        Self {
-            now: (0..rows as u32).collect(),
-            moved: Vec::new(),
-            reached: vec![0; rows],
-            hash: vec![0; rows],
-            found: Table::default(),
-            row: (0..rows as u32).collect(),
-            own: of(GatEdges::targets),
-            sources: of(GatEdges::sources),
-            offsets: of(GatEdges::offsets),
-        }
+    fn begin(&mut self, rows: usize, edges: Option<&GatEdges>) {
+        let Self { now, moved, reached, hash, found, row, own, sources, offsets } = self;
+        [&mut *now, row].map(|of| refill(of, 0..rows as u32));
+        moved.clear();
+        refill(reached, std::iter::repeat_n(0, rows));
+        refill(hash, std::iter::repeat_n(0, rows));
+        found.clear();
+        let of = |part: fn(&GatEdges) -> &[u32]| edges.map_or_else(Default::default, part).iter().copied();
+        refill(own, of(GatEdges::targets));
+        refill(sources, of(GatEdges::sources));
+        refill(offsets, of(GatEdges::offsets));
     }
 
     /// Back to rest.
@@ -134,6 +136,12 @@ impl Level {
             self.now[row as usize] = row;
         }
     }
+}
+
+/// New elements where others were.
+fn refill<T>(buffer: &mut Vec<T>, elements: impl Iterator<Item = T>) {
+    buffer.clear();
+    buffer.extend(elements);
 }
 
 /// Calls `found` with every node whose activation or some feature is not 0.
@@ -196,15 +204,32 @@ fn mix(x: u64) -> u64 {
 }
 
 /// Distinct rows by hash, for whoever can tell whether two of one hash are the same.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Table {
-    /// Hash and row; a power of two of them, at most half in use.
-    slots: Vec<(u64, u32)>,
+    /// A power of two of them, at most half in use.
+    slots: Vec<Slot>,
+    /// Which slots are in use; never 0.
+    filling: u32,
     len: usize,
 }
 
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    hash: u64,
+    row: u32,
+    /// The filling of the table that it was last used in; 0 if none.
+    filling: u32,
+}
+
 impl Table {
-    const FREE: u32 = u32::MAX;
+    fn clear(&mut self) {
+        self.len = 0;
+        self.filling = self.filling.wrapping_add(1);
+        if self.filling == 0 {
+            self.slots.fill(Slot::default());
+            self.filling = 1;
+        }
+    }
 
     fn start(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.slots.len() - 1)
@@ -216,12 +241,12 @@ impl Table {
         }
         let mut at = self.start(hash);
         loop {
-            let (held, row) = self.slots[at];
-            if row == Self::FREE {
+            let held = self.slots[at];
+            if held.filling != self.filling {
                 return None;
             }
-            if held == hash && same(row) {
-                return Some(row);
+            if held.hash == hash && same(held.row) {
+                return Some(held.row);
             }
             at = (at + 1) & (self.slots.len() - 1);
         }
@@ -230,10 +255,11 @@ impl Table {
     /// Adds a row that is not there.
     fn insert(&mut self, hash: u64, row: u32) {
         if 2 * (self.len + 1) > self.slots.len() {
-            let more = vec![(0, Self::FREE); (2 * self.slots.len()).max(1024)];
+            let more = vec![Slot::default(); (2 * self.slots.len()).max(1024)];
             let held = std::mem::replace(&mut self.slots, more);
-            for (hash, row) in held.into_iter().filter(|&(_, row)| row != Self::FREE) {
-                self.put(hash, row);
+            let filling = self.filling;
+            for slot in held.into_iter().filter(|slot| slot.filling == filling) {
+                self.put(slot.hash, slot.row);
             }
         }
         self.put(hash, row);
@@ -242,11 +268,37 @@ impl Table {
 
     fn put(&mut self, hash: u64, row: u32) {
         let mut at = self.start(hash);
-        while self.slots[at].1 != Self::FREE {
+        while self.slots[at].filling == self.filling {
             at = (at + 1) & (self.slots.len() - 1);
         }
-        self.slots[at] = (hash, row);
+        self.slots[at] = Slot { hash, row, filling: self.filling };
     }
+}
+
+/// What searches found in, for the next ones: how much a search finds depends on data, and memory that has to grow
+/// is asked for again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Searches(Mutex<Vec<Found>>);
+
+impl Searches {
+    fn take(&self) -> Found {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, found: Found) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(found);
+    }
+}
+
+/// What a search has found.
+#[derive(Debug, Default)]
+struct Found {
+    /// The input and each layer.
+    levels: Vec<Level>,
+    /// Activation and features of each distinct input.
+    inputs: Vec<f32>,
+    /// Distinct rows that the states so far read out.
+    readout: Vec<u32>,
 }
 
 /// What finds the distinct rows of a graph.
@@ -254,35 +306,34 @@ struct Search<'a> {
     topology: &'a Topology,
     batch: &'a NodeInputs<'a>,
     features: usize,
-    /// The input and each layer.
-    levels: Vec<Level>,
-    /// Activation and features of each distinct input.
-    inputs: Vec<f32>,
-    /// Distinct rows that the states so far read out.
-    readout: Vec<u32>,
+    found: Found,
     /// States so far.
     state: u32,
 }
 
+impl Drop for Search<'_> {
+    fn drop(&mut self) {
+        self.topology.searches.give_back(std::mem::take(&mut self.found));
+    }
+}
+
 impl<'a> Search<'a> {
     fn new(topology: &'a Topology, batch: &'a NodeInputs<'a>) -> Self {
-        let of_layer = |edges: &GatEdges| Level::new(edges.num_targets(), Some(edges));
-        let layers = topology.layers.iter().map(|layer| of_layer(&layer.edges));
         let (inputs, features) =
             (topology.input_nodes.len(), batch.features.len() / batch.activations.len().max(1));
-        Self {
-            topology,
-            batch,
-            features,
-            levels: std::iter::once(Level::new(inputs, None)).chain(layers).collect(),
-            inputs: vec![0.0; inputs * (1 + features)],
-            readout: Vec::new(),
-            state: 0,
+        let mut found = topology.searches.take();
+        found.levels.resize_with(1 + topology.layers.len(), Level::default);
+        found.levels[0].begin(inputs, None);
+        for (level, layer) in found.levels[1..].iter_mut().zip(&topology.layers) {
+            level.begin(layer.edges.num_targets(), Some(&layer.edges));
         }
+        refill(&mut found.inputs, std::iter::repeat_n(0.0, inputs * (1 + features)));
+        found.readout.clear();
+        Self { topology, batch, features, found, state: 0 }
     }
 
     fn num_rows(&self) -> usize {
-        self.levels.iter().map(|level| level.row.len()).sum()
+        self.found.levels.iter().map(|level| level.row.len()).sum()
     }
 
     /// Adds the rows of a state, and the distinct rows that it reads out.
@@ -292,16 +343,17 @@ impl<'a> Search<'a> {
         for layer in 0..self.topology.layers.len() {
             self.add_layer(layer);
         }
-        let last = self.levels.last().expect("the input at least");
-        self.readout.extend_from_slice(&last.now);
-        self.levels.iter_mut().for_each(Level::rest);
+        let Found { levels, readout, .. } = &mut self.found;
+        readout.extend_from_slice(&levels.last().expect("the input at least").now);
+        levels.iter_mut().for_each(Level::rest);
     }
 
     fn add_inputs(&mut self, state: usize) {
         let (nodes, width) = (self.batch.nodes, self.features);
         let activations = &self.batch.activations[state * nodes..(state + 1) * nodes];
         let features = &self.batch.features[state * nodes * width..(state + 1) * nodes * width];
-        let level = &mut self.levels[0];
+        let Found { levels, inputs, .. } = &mut self.found;
+        let level = &mut levels[0];
         for_each_moved(activations, features, |node| {
             let Some(row) = self.topology.input_row(node) else { return };
             let numbers = || activations[node..=node].iter().chain(&features[node * width..][..width]);
@@ -309,13 +361,13 @@ impl<'a> Search<'a> {
             let hash = bits.fold(0, |hash: u64, bits| mix(hash.rotate_left(5) ^ u64::from(bits)));
             let known = level.found.find(hash, |id| {
                 let at = id as usize;
-                let held = &self.inputs[at * (1 + width)..][..1 + width];
+                let held = &inputs[at * (1 + width)..][..1 + width];
                 level.row[at] == row && held.iter().zip(numbers()).all(|(a, b)| a.to_bits() == b.to_bits())
             });
             let id = known.unwrap_or_else(|| {
                 let id = level.row.len() as u32;
                 level.row.push(row);
-                self.inputs.extend(numbers());
+                inputs.extend(numbers());
                 level.found.insert(hash, id);
                 id
             });
@@ -325,7 +377,7 @@ impl<'a> Search<'a> {
     }
 
     fn add_layer(&mut self, layer: usize) {
-        let (below, above) = self.levels.split_at_mut(layer + 1);
+        let (below, above) = self.found.levels.split_at_mut(layer + 1);
         let (below, level) = (&below[layer], &mut above[0]);
         let LayerTopology { edges, spread, .. } = &self.topology.layers[layer];
         for &source in &below.moved {
@@ -367,13 +419,32 @@ impl<'a> Search<'a> {
 
     /// What was found.
     fn finish(self) -> Graph {
-        let counts: Vec<usize> = self.levels.iter().map(|level| level.row.len()).collect();
-        let mut levels = self.levels.into_iter();
-        let rows = levels.next().expect("the input at least").row;
-        let layers = levels.zip(&self.topology.layers).zip(counts);
-        let layers = layers.map(|((level, layer), num_sources)| {
-            layer.edges.with_rows(&level.row, level.sources, level.own, num_sources)
-        });
-        Graph { rows, inputs: self.inputs, layers: layers.collect(), readout: self.readout }
+        let Found { levels, inputs, readout } = &self.found;
+        let layer = |(below, layer): (usize, &LayerTopology)| {
+            let (num_sources, level) = (levels[below].row.len(), &levels[below + 1]);
+            layer.edges.with_rows(&level.row, level.sources.clone(), level.own.clone(), num_sources)
+        };
+        Graph {
+            rows: levels[0].row.clone(),
+            inputs: inputs.clone(),
+            layers: self.topology.layers.iter().enumerate().map(layer).collect(),
+            readout: readout.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_was_cleared_holds_nothing_however_often_it_was() {
+        let mut table = Table { filling: u32::MAX - 2, ..Table::default() };
+        for _ in 0..5 {
+            table.clear();
+            assert_eq!(table.find(7 << 32, |_| true), None, "filling {}", table.filling);
+            (0..2000).for_each(|row| table.insert(u64::from(row) << 32, row));
+            assert_eq!(table.find(7 << 32, |row| row == 7), Some(7), "filling {}", table.filling);
+        }
     }
 }

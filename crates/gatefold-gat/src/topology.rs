@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gatefold_graph::TypedGraph;
 use gatefold_ops::GatEdges;
 
-use crate::distinct::Spread;
+use crate::distinct::{Searches, Spread};
 
 /// The rows and edges of one layer.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub(crate) struct Topology {
     pub(crate) layers: Vec<LayerTopology>,
     /// Graph node of each row that is read out.
     pub(crate) readout_nodes: Vec<u32>,
+    /// Where distinct rows are searched in.
+    pub(crate) searches: Arc<Searches>,
 }
 
 impl Topology {
@@ -73,7 +75,7 @@ impl Topology {
             rows = needed;
         }
         reversed.reverse();
-        Self { input_nodes: rows, layers: reversed, readout_nodes }
+        Self { input_nodes: rows, layers: reversed, readout_nodes, searches: Arc::default() }
     }
 
     /// The row of a graph node in the encoder's input, if the readout reaches it.

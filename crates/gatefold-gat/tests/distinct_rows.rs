@@ -167,6 +167,29 @@ fn distinct_rows_give_the_bits_and_the_gradients_of_all_rows() {
 }
 
 #[test]
+fn what_an_earlier_batch_left_changes_nothing() {
+    for seed in 0..20 {
+        let mut case = Case::draw(seed);
+        let encoder = case.encoder::<Flex>();
+        case.some(&encoder);
+        let nodes = case.graph.num_nodes();
+        // Fewer states, other activations, and then all of these.
+        let (whole, features) = ((case.states, case.activations.clone()), case.node_features.clone());
+        case.activations.iter_mut().for_each(|activation| *activation *= 0.5);
+        for states in [case.states.div_ceil(3), whole.0] {
+            case.states = states;
+            case.activations.truncate(states * nodes);
+            case.node_features.truncate(states * nodes * case.features);
+            let (again, fresh) = (case.some(&encoder), case.some(&case.encoder::<Flex>()));
+            assert!(seen(&again) == seen(&fresh), "seed {seed}: {states} states");
+            assert_eq!(again.distinct, fresh.distinct, "seed {seed}: {states} states");
+            case.activations.clone_from(&whole.1);
+            case.node_features.clone_from(&features);
+        }
+    }
+}
+
+#[test]
 fn what_repeats_is_computed_once() {
     let mut graph = TypedGraph::new("star", &["leaf", "centre"], &["centre"]);
     graph.add_node("centre", "centre", None).unwrap();

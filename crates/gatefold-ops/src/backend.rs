@@ -241,6 +241,9 @@ pub trait OpsBackend: Backend {
 ///
 /// A new backend needs only an empty `impl`.
 pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBackend {
+    /// See [`crate::in_one_graph`].
+    fn in_one_graph(_tensors: &[FloatTensor<Self>]) {}
+
     /// See [`crate::flat_ppo_loss`].
     fn flat_ppo_loss(
         x: Tensor<Self::InnerBackend, 2>,

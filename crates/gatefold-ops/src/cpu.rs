@@ -32,6 +32,7 @@ mod mlp_kernel;
 mod norm_relu;
 mod norm_relu_kernel;
 mod norm_relu_lanes;
+mod one_graph;
 mod packed;
 mod packed_linear;
 mod panels;
@@ -53,7 +54,7 @@ use std::sync::Arc;
 
 use burn::{
     backend::{Autodiff, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, flex::FlexTensor},
-    tensor::{DType, Tensor},
+    tensor::{DType, Tensor, ops::FloatTensor},
 };
 
 use crate::adamw::{composed_in_place, norms_of_parts, norms_one_by_one};
@@ -436,6 +437,10 @@ impl<C: CheckpointStrategy> OpsBackend for Autodiff<Flex, C> {
 }
 
 impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
+    fn in_one_graph(tensors: &[FloatTensor<Self>]) {
+        one_graph::autodiff::<C>(tensors);
+    }
+
     fn flat_ppo_loss(
         x: Tensor<Flex, 2>,
         [actor, critic]: [Network<'_, Flex>; 2],

@@ -209,13 +209,10 @@ impl Batch {
         let (mean_error, error) = moments(errors);
         let ((_, returns), (_, values), (_, advantages)) = (of(returns), of(values), of(advantages));
         let over_returns = |x: f64| if returns == 0.0 { f64::NAN } else { x / returns };
-        let mut counts: Vec<usize> = Vec::new();
-        for &action in &self.rollout.actions {
-            let action = action as usize;
-            counts.resize(counts.len().max(action + 1), 0);
-            counts[action] += 1;
-        }
-        let most = counts.iter().max().copied().unwrap_or_default();
+        let last = self.rollout.actions.iter().max().map_or(0, |&action| action as usize);
+        let mut counts = vec![0usize; last + 1];
+        self.rollout.actions.iter().for_each(|&action| counts[action as usize] += 1);
+        let most = counts.into_iter().max().unwrap_or_default();
         let mut metrics = Metrics::new();
         metrics.set(names::TRAIN_EXPLAINED_VARIANCE, 1.0 - over_returns(error));
         metrics.set(names::TRAIN_VALUE_SKILL, 1.0 - over_returns(error + mean_error * mean_error));

@@ -1,8 +1,8 @@
 //! The policy and its optimizer while they learn.
 
-use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
-use burn::tensor::{Tensor, backend::Backend};
-use gatefold_ops::{OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, ppo_loss};
+use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, backend::Backend, ops::FloatTensor};
+use gatefold_ops::{OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, in_one_graph, ppo_loss};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
 use gatefold_policy::{
     ActorCritic, Evaluation, FlatGradients, FlatPolicy, Observation, RoutingInput, Wanted,
@@ -66,6 +66,7 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
             let (evaluation, ppo, gradients) = flat.policy.evaluate_loss(observation, batch, config);
             return (evaluation, ppo, Some(gradients));
         }
+        join_parameters(self.shape());
         let evaluation = self.shape().evaluate_with(observation, input, wanted);
         let (logits, values) = (evaluation.logits.clone(), evaluation.values.clone());
         (evaluation, ppo_loss(logits, values, batch, config).into(), None)
@@ -119,4 +120,17 @@ fn tracked<B: OpsAutodiffBackend>(policy: ActorCritic<B>) -> ActorCritic<B> {
         }
     }
     policy.map(&mut Track)
+}
+
+/// Puts the parameters into one of autodiff's graphs.
+fn join_parameters<B: OpsAutodiffBackend>(policy: &ActorCritic<B>) {
+    struct Collect<B: Backend>(Vec<FloatTensor<B>>);
+    impl<B: Backend> ModuleVisitor<B> for Collect<B> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            self.0.push(param.val().into_primitive().tensor());
+        }
+    }
+    let mut parameters = Collect(Vec::new());
+    policy.visit(&mut parameters);
+    in_one_graph::<B>(&parameters.0);
 }

@@ -174,7 +174,8 @@ pub(crate) fn add_parts(parts: impl IntoIterator<Item = Vec<f32>>, len: usize) -
 }
 
 multiversion! {
-    fn add(sum: &mut [f32], part: &[f32]) = add_body
+    /// `sum += part`.
+    pub(crate) fn add(sum: &mut [f32], part: &[f32]) = add_body
 }
 
 #[inline(always)]

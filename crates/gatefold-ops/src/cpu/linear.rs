@@ -15,7 +15,7 @@ use burn::backend::{
 };
 
 use super::{
-    chunks::{add_parts, map_tasks, pays},
+    chunks::{add, map_tasks, pays},
     flat::{Tracked, dims, floats, row_major, tensor},
     level::{level, mul_add, multiversion},
     math::{add_scaled, tanh_in_place},
@@ -339,25 +339,26 @@ pub(super) fn backward_into(
         let x = &x[first * inputs..end * inputs];
         products_back(x, dz, panels.as_ref(), [count, inputs, outputs], input, weight);
     };
-    if rows <= CHUNK {
-        chunk(0, rows, into.input, [into.weight, whole_bias]);
-        return;
-    }
-    let mut rest = into.input;
-    let mut tasks = Vec::with_capacity(rows.div_ceil(CHUNK));
-    for first in (0..rows).step_by(CHUNK) {
-        let end = rows.min(first + CHUNK);
-        tasks.push((first, end, rest.take(if wants_input { (end - first) * inputs } else { 0 })));
-    }
-    let flops = 4 * rows * inputs * outputs;
-    let parts = map_tasks(tasks, flops, |(first, end, input)| {
-        let (mut part, mut bias) = (vec![0.0; into.weight.len()], vec![0.0; outputs]);
-        chunk(first, end, input, [&mut part, &mut bias]);
-        (part, bias)
+    let (of_weight, of_chunk) = (into.weight.len(), into.weight.len() + outputs);
+    // The sums of the first chunk are begun in place, the others' beside.
+    let chunks = rows.div_ceil(CHUNK);
+    let mut parts = Scratch::new((chunks - 1) * of_chunk);
+    let others = parts.chunks_exact_mut(of_chunk).map(|part| {
+        part[of_weight..].fill(0.0);
+        part.split_at_mut(of_weight).into()
     });
-    let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    into.weight.copy_from_slice(&add_parts(weights, into.weight.len()));
-    whole_bias.copy_from_slice(&add_parts(biases, outputs));
+    let sums = std::iter::once([&mut *into.weight, &mut *whole_bias]).chain(others);
+    let mut rest = into.input;
+    let mut tasks = Vec::with_capacity(chunks);
+    for (first, sums) in (0..rows).step_by(CHUNK).zip(sums) {
+        let end = rows.min(first + CHUNK);
+        tasks.push((first, end, rest.take(if wants_input { (end - first) * inputs } else { 0 }), sums));
+    }
+    map_tasks(tasks, 4 * rows * inputs * outputs, |(first, end, input, sums)| chunk(first, end, input, sums));
+    for part in parts.chunks_exact(of_chunk) {
+        add(into.weight, &part[..of_weight]);
+        add(whole_bias, &part[of_weight..]);
+    }
 }
 
 /// The fused operation on plain tensors; returns the row-major inputs too, for the backward pass.

@@ -11,6 +11,7 @@ mod gatv2;
 mod linear;
 mod mlp;
 mod norm_relu;
+mod one_graph;
 mod packed;
 mod ppo_loss;
 mod sparsemax;
