@@ -15,7 +15,7 @@ use burn::backend::{
 use super::{
     chunks::map_tasks,
     flat::{Tracked, dims, floats, row_major, tensor},
-    linear::{self, Into},
+    linear::{self, Into, Weight},
     unset::Unset,
 };
 use crate::Activation;
@@ -56,7 +56,7 @@ fn run([x, weight, bias]: [FlexTensor; 3], act: Activation) -> (State, FlexTenso
             let x = part(floats(&x), rows * inputs, expert);
             let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
             let bias = &floats(&bias)[expert * outputs..][..outputs];
-            linear::forward(x, weight, bias, [rows, inputs, outputs], act, y);
+            linear::forward(x, Weight::last(weight), bias, [rows, inputs, outputs], act, y);
         });
     }
     let y = tensor(y.finish(), [experts, rows, outputs]);
@@ -89,7 +89,15 @@ impl Backward<Flex, 3> for ExpertLinear {
             let x = part(floats(&x), rows * inputs, expert);
             let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
             let of = |t| &floats(t)[expert * rows * outputs..][..rows * outputs];
-            linear::backward_into(x, weight, of(&y), of(&g), [rows, inputs, outputs], act, into);
+            linear::backward_into(
+                x,
+                Weight::last(weight),
+                of(&y),
+                of(&g),
+                [rows, inputs, outputs],
+                act,
+                into,
+            );
         });
         if let Some(node) = x_node {
             let mut d_x = d_x.finish();

@@ -20,6 +20,7 @@ use super::{
     level::{level, mul_add, multiversion},
     math::{add_scaled, tanh_in_place},
     panels::{Matrix, Panels},
+    prefetch::Soon,
     scratch::Scratch,
     sgemm::{Init, gemm, gemm_unset, is_narrow, narrow},
     unset::{Part, Unset},
@@ -143,6 +144,7 @@ fn weight_gradient(
     held: bool,
     d_weight: &mut [f32],
     [rows, inputs, outputs]: [usize; 3],
+    soon: Soon,
 ) {
     if rows <= FEW_ROWS {
         outer_products(x, dz, held, d_weight, outputs);
@@ -153,13 +155,13 @@ fn weight_gradient(
     if is_narrow(inputs, outputs) {
         narrow(level(), x.t(), dz, init, d_weight);
     } else {
-        gemm(level(), x.t(), &Panels::new(dz, inputs), init, d_weight, |_| {});
+        gemm(level(), x.t(), &Panels::new(dz, inputs).before(soon), init, d_weight, |_| {});
     }
 }
 
 /// `d_weight += x^T dz`, `[I, O]`, of `[R, I]` and `[R, O]`.
 pub(super) fn add_weight_gradient(x: &[f32], dz: &[f32], d_weight: &mut [f32], shape: [usize; 3]) {
-    weight_gradient(x, dz, true, d_weight, shape);
+    weight_gradient(x, dz, true, d_weight, shape, Soon::default());
 }
 
 /// The rows that are handed out at once, see [`piece`].
@@ -168,10 +170,25 @@ fn pieces(rows: usize, flops: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(piece).map(move |first| first..rows.min(first + piece))
 }
 
+/// A layer's weight `[I, O]`.
+#[derive(Clone, Copy)]
+pub(super) struct Weight<'a> {
+    pub(super) own: &'a [f32],
+    /// That of the layer after it, where they are too many to stay in cache.
+    pub(super) next: &'a [f32],
+}
+
+impl<'a> Weight<'a> {
+    /// One whose layer no other follows.
+    pub(super) fn last(own: &'a [f32]) -> Self {
+        Self { own, next: &[] }
+    }
+}
+
 /// `y = act(x W + b)`, `[R, O]`.
 pub(super) fn forward(
     x: &[f32],
-    weight: &[f32],
+    weight: Weight<'_>,
     bias: &[f32],
     [rows, inputs, outputs]: [usize; 3],
     act: Activation,
@@ -180,8 +197,9 @@ pub(super) fn forward(
     if rows == 0 || outputs == 0 {
         return;
     }
-    let weight = Matrix::new(weight, inputs, outputs);
-    let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows));
+    let soon = Soon::of(weight.next);
+    let weight = Matrix::new(weight.own, inputs, outputs);
+    let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows).before(soon));
     let flops = 2 * rows * inputs * outputs;
     let tasks = pieces(rows, flops).map(|rows| (rows.clone(), y.take(rows.len() * outputs))).collect();
     map_tasks(tasks, flops, |(rows, y)| {
@@ -251,7 +269,7 @@ pub(super) fn backward(
     let mut input = Unset::new(if wanted.input { rows * inputs } else { 0 });
     let (mut d_weight, mut bias) = (zeros(wanted.weight, inputs * outputs), zeros(wanted.bias, outputs));
     let into = Into { input: input.whole(), weight: &mut d_weight, bias: &mut bias };
-    backward_into(x, weight, y, g, [rows, inputs, outputs], act, into);
+    backward_into(x, Weight::last(weight), y, g, [rows, inputs, outputs], act, into);
     Gradient { input: input.finish(), weight: d_weight, bias }
 }
 
@@ -269,6 +287,7 @@ fn products_back(
     shape @ [rows, inputs, outputs]: [usize; 3],
     mut d_x: Part<'_>,
     d_weight: Option<&mut [f32]>,
+    soon: Soon,
 ) {
     let dz_rows = Matrix::new(dz, rows, outputs);
     let wanted = usize::from(panels.is_some()) + usize::from(d_weight.is_some());
@@ -278,7 +297,7 @@ fn products_back(
             gemm_unset(level(), dz_rows, panels, Init::Zero, d_x, |_| {});
         }
         if let Some(d_weight) = d_weight {
-            weight_gradient(x, dz, false, d_weight, shape);
+            weight_gradient(x, dz, false, d_weight, shape, soon);
         }
         return;
     }
@@ -304,7 +323,7 @@ fn products_back(
 /// The backward pass, chunk by chunk, so that what one chunk needs stays in cache.
 pub(super) fn backward_into(
     x: &[f32],
-    weight: &[f32],
+    weight: Weight<'_>,
     y: &[f32],
     g: &[f32],
     [rows, inputs, outputs]: [usize; 3],
@@ -316,7 +335,11 @@ pub(super) fn backward_into(
     }
     let (wants_input, wants_weight) = (!into.input.is_empty(), !into.weight.is_empty());
     let wants_bias = !into.bias.is_empty();
-    let panels = wants_input.then(|| Panels::new(Matrix::new(weight, inputs, outputs).t(), rows));
+    let next = Soon::of(weight.next);
+    // While one product is computed, where the other will be written comes, and what the next layer reads.
+    let written = if next.lines > 0 { Soon::of(into.weight) } else { next };
+    let weight = Matrix::new(weight.own, inputs, outputs);
+    let panels = wants_input.then(|| Panels::new(weight.t(), rows).before(written));
     // The bias is summed beside an activation's gradient whether wanted or not.
     let mut unwanted = Scratch::new(if wants_bias { 0 } else { outputs });
     let whole_bias: &mut [f32] = if wants_bias { into.bias } else { &mut unwanted };
@@ -337,7 +360,7 @@ pub(super) fn backward_into(
         };
         let weight = wants_weight.then_some(d_weight);
         let x = &x[first * inputs..end * inputs];
-        products_back(x, dz, panels.as_ref(), [count, inputs, outputs], input, weight);
+        products_back(x, dz, panels.as_ref(), [count, inputs, outputs], input, weight, next);
     };
     let (of_weight, of_chunk) = (into.weight.len(), into.weight.len() + outputs);
     // The sums of the first chunk are begun in place, the others' beside.
@@ -366,7 +389,14 @@ fn run(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, act: Activation) -> 
     let (x, weight, bias) = (row_major(x), row_major(weight), row_major(bias));
     let ([rows, inputs], [_, outputs]) = (dims(&x), dims(&weight));
     let mut y = Unset::new(rows * outputs);
-    forward(floats(&x), floats(&weight), floats(&bias), [rows, inputs, outputs], act, y.whole());
+    forward(
+        floats(&x),
+        Weight::last(floats(&weight)),
+        floats(&bias),
+        [rows, inputs, outputs],
+        act,
+        y.whole(),
+    );
     let y = tensor(y.finish(), [rows, outputs]);
     (State { x, weight, y: y.clone(), act }, y)
 }

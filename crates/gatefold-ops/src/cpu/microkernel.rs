@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use super::level::Level;
+use super::{level::Level, prefetch::Soon};
 
 /// Columns of one panel of B.
 pub(crate) const PANEL: usize = 16;
@@ -34,6 +34,8 @@ pub(crate) struct Tile {
     /// Where the result goes; panels are `PANEL` apart.
     pub(crate) c: *mut f32,
     pub(crate) c_row: usize,
+    /// What to ask for meanwhile.
+    pub(crate) soon: Soon,
 }
 
 /// A height of tile, and the panels it takes at once where there are that many.
@@ -90,6 +92,17 @@ pub(crate) fn cover(level: Level, rows: usize, panels: usize) -> impl Iterator<I
     })
 }
 
+/// How many lines a tile asks for, of memory that is wanted soon.
+pub(crate) fn lines_meanwhile(level: Level, k: usize) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => k,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => k / x86::UNROLL,
+        Level::Portable => 0,
+    }
+}
+
 impl Tile {
     /// The tile below one of `rows` rows. Pointers may wrap past the last one, where nothing is read.
     #[inline(always)]
@@ -113,19 +126,13 @@ pub(crate) unsafe fn run(level: Level, shape: Shape, tile: Tile) {
     unsafe {
         match level {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => x86::avx512_of(shape)(tile),
+            Level::Avx512 if tile.soon.lines > 0 => x86::avx512_of::<true>(shape)(tile),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => match shape {
-                (6, 1) => x86::avx2::<6, 1>(tile),
-                (5, 1) => x86::avx2::<5, 1>(tile),
-                (4, 1) => x86::avx2::<4, 1>(tile),
-                (3, 2) => x86::avx2::<3, 2>(tile),
-                (3, _) => x86::avx2::<3, 1>(tile),
-                (2, 2) => x86::avx2::<2, 2>(tile),
-                (2, _) => x86::avx2::<2, 1>(tile),
-                (1, 4) => x86::avx2::<1, 4>(tile),
-                _ => x86::avx2::<1, 1>(tile),
-            },
+            Level::Avx512 => x86::avx512_of::<false>(shape)(tile),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 if tile.soon.lines > 0 => x86::avx2_of::<true>(shape)(tile),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => x86::avx2_of::<false>(shape)(tile),
             Level::Portable => match shape.0 {
                 4 => portable::<4>(tile),
                 2 => portable::<2>(tile),
@@ -169,15 +176,33 @@ mod x86 {
         sync::atomic::{Ordering, compiler_fence},
     };
 
-    use super::{PANEL, Shape, Tile};
+    use super::{PANEL, Shape, Tile, lines_meanwhile};
+    use crate::cpu::{level::Level, prefetch::LINE};
 
     /// Steps of k between two jumps: a loop of many short rounds ends in a mispredicted one.
-    const UNROLL: usize = 4;
+    pub(super) const UNROLL: usize = 4;
+
+    type Kernel = unsafe fn(Tile);
+
+    /// The kernel of a shape, which asks for what is wanted `SOON` or does not look at it.
+    pub(super) fn avx2_of<const SOON: bool>(shape: Shape) -> Kernel {
+        match shape {
+            (6, 1) => avx2::<6, 1, SOON>,
+            (5, 1) => avx2::<5, 1, SOON>,
+            (4, 1) => avx2::<4, 1, SOON>,
+            (3, 2) => avx2::<3, 2, SOON>,
+            (3, _) => avx2::<3, 1, SOON>,
+            (2, 2) => avx2::<2, 2, SOON>,
+            (2, _) => avx2::<2, 1, SOON>,
+            (1, 4) => avx2::<1, 4, SOON>,
+            _ => avx2::<1, 1, SOON>,
+        }
+    }
 
     /// # Safety
     /// As [`super::run`].
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2<const ROWS: usize, const PANELS: usize>(mut t: Tile) {
+    unsafe fn avx2<const ROWS: usize, const PANELS: usize, const SOON: bool>(mut t: Tile) {
         for _ in 0..t.count {
             let mut sums = [[[_mm256_setzero_ps(); 2]; PANELS]; ROWS];
             // SAFETY: the caller vouches for all pointers.
@@ -205,7 +230,12 @@ mod x86 {
                     a = a.wrapping_add(t.a_col);
                     b = b.wrapping_add(t.b_row);
                 };
+                let (mut soon, soon_step) = (t.soon.first(), if t.soon.lines > 0 { LINE } else { 0 });
                 for _ in 0..t.k / UNROLL {
+                    if SOON {
+                        _mm_prefetch::<_MM_HINT_T1>(soon.cast());
+                        soon = soon.wrapping_add(soon_step);
+                    }
                     for _ in 0..UNROLL {
                         step();
                     }
@@ -221,30 +251,44 @@ mod x86 {
                     }
                 }
             }
+            if SOON {
+                t.soon = t.soon.after(lines_meanwhile(Level::Avx2, t.k));
+            }
             t = t.below(ROWS);
         }
     }
 
-    type Kernel = unsafe fn(Tile);
-
-    /// The kernel of a shape.
-    pub(super) fn avx512_of((height, panels): Shape) -> Kernel {
-        const fn row<const ROWS: usize>() -> [Kernel; 4] {
-            [avx512::<ROWS, 1>, avx512::<ROWS, 2>, avx512::<ROWS, 3>, avx512::<ROWS, 4>]
+    /// As [`avx2_of`].
+    pub(super) fn avx512_of<const SOON: bool>((height, panels): Shape) -> Kernel {
+        const fn row<const ROWS: usize, const SOON: bool>() -> [Kernel; 4] {
+            [
+                avx512::<ROWS, 1, SOON>,
+                avx512::<ROWS, 2, SOON>,
+                avx512::<ROWS, 3, SOON>,
+                avx512::<ROWS, 4, SOON>,
+            ]
         }
-        const UP_TO_6: [[Kernel; 4]; 6] =
-            [row::<1>(), row::<2>(), row::<3>(), row::<4>(), row::<5>(), row::<6>()];
+        let rows = const {
+            [
+                row::<1, SOON>(),
+                row::<2, SOON>(),
+                row::<3, SOON>(),
+                row::<4, SOON>(),
+                row::<5, SOON>(),
+                row::<6, SOON>(),
+            ]
+        };
         match height {
-            12 => avx512::<12, 1>,
-            8 => avx512::<8, 1>,
-            _ => UP_TO_6[height - 1][panels - 1],
+            12 => avx512::<12, 1, SOON>,
+            8 => avx512::<8, 1, SOON>,
+            _ => rows[height - 1][panels - 1],
         }
     }
 
     /// # Safety
     /// As [`super::run`].
     #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-    unsafe fn avx512<const ROWS: usize, const PANELS: usize>(mut t: Tile) {
+    unsafe fn avx512<const ROWS: usize, const PANELS: usize, const SOON: bool>(mut t: Tile) {
         for _ in 0..t.count {
             let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
             // SAFETY: the caller vouches for all pointers.
@@ -255,7 +299,12 @@ mod x86 {
                     }
                 }
                 let Tile { k, mut a, a_row, a_col, mut b, b_row, b_panel, .. } = t;
+                let (mut soon, soon_step) = (t.soon.first(), if t.soon.lines > 0 { LINE } else { 0 });
                 for _ in 0..k {
+                    if SOON {
+                        _mm_prefetch::<_MM_HINT_T1>(soon.cast());
+                        soon = soon.wrapping_add(soon_step);
+                    }
                     let mut row = [_mm512_setzero_ps(); PANELS];
                     for p in 0..PANELS {
                         row[p] = _mm512_loadu_ps(b.add(p * b_panel));
@@ -276,6 +325,9 @@ mod x86 {
                         _mm512_storeu_ps(t.c.add(r * t.c_row + p * PANEL), sums[r][p]);
                     }
                 }
+            }
+            if SOON {
+                t.soon = t.soon.after(lines_meanwhile(Level::Avx512, t.k));
             }
             t = t.below(ROWS);
         }

@@ -18,7 +18,7 @@ use burn::tensor::backend::Backend;
 use super::{
     chunks::{add_parts, map_tasks, pays},
     flat::{Tracked, dims, floats, row_major, tensor, tensors, unwrap},
-    linear::{self, CHUNK, piece},
+    linear::{self, CHUNK, Weight, piece},
     mlp_kernel::{
         Layer, Parameters, Shape, Wanted, backward_chunk, by_layer, flops, forward_rows, hidden_width,
         panels, shapes, turned,
@@ -156,7 +156,7 @@ fn backward_by_layer(state: &State, g: &[f32], wanted: &Wanted, layers: &[Layer<
         let mut below = Unset::new(if number > lowest || wanted.input { rows * inputs } else { 0 });
         let d_weight = if wanted.layers[number] { d_weight } else { &mut [] };
         let into = linear::Into { input: below.whole(), weight: d_weight, bias: d_bias };
-        linear::backward_into(x, weight, y, &g, [rows, inputs, outputs], act, into);
+        linear::backward_into(x, Weight::last(weight), y, &g, [rows, inputs, outputs], act, into);
         (g, y, end) = (Cow::Owned(below.finish()), x, end.saturating_sub(rows * inputs));
     }
     Gradients { input: if wanted.input { g.into_owned() } else { Vec::new() }, parameters }

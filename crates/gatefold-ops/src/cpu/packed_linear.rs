@@ -18,7 +18,7 @@ use burn::backend::{
 use super::{
     chunks::map_tasks,
     flat::{Tracked, dims, floats, row_major, tensor},
-    linear::{self, Into},
+    linear::{self, Into, Weight},
     unset::Unset,
     zeros::{remember, zeros},
 };
@@ -39,6 +39,18 @@ fn busy(pairs: &ActivePairs) -> impl Iterator<Item = usize> {
     (0..pairs.num_experts()).filter(|&expert| !pairs.of_expert(expert).is_empty())
 }
 
+/// More weights than this do not stay in a core's own cache from one pass to the next.
+const MANY: usize = 1 << 17;
+
+/// The weight of an expert, and of the next one that has rows if there are so many that they have to come from memory.
+fn weight_of<'a>(all: &'a FlexTensor, pairs: &ActivePairs, expert: usize) -> Weight<'a> {
+    let [_, inputs, outputs] = dims(all);
+    let of = |expert: usize| &floats(all)[expert * inputs * outputs..][..inputs * outputs];
+    let busy = |&next: &usize| !pairs.of_expert(next).is_empty();
+    let next = (expert + 1..pairs.num_experts()).find(busy).filter(|_| floats(all).len() > MANY);
+    Weight { own: of(expert), next: next.map_or(&[], of) }
+}
+
 fn run([x, weight, bias]: [FlexTensor; 3], act: Activation, pairs: &ActivePairs) -> (State, FlexTensor) {
     let [x, weight, bias] = [x, weight, bias].map(row_major);
     let [_, inputs, outputs] = dims(&weight);
@@ -49,7 +61,7 @@ fn run([x, weight, bias]: [FlexTensor; 3], act: Activation, pairs: &ActivePairs)
     map_tasks(tasks, 2 * pairs.len() * inputs * outputs, |(expert, y)| {
         let own = pairs.of_expert(expert);
         let x = &floats(&x)[own.start * inputs..own.end * inputs];
-        let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
+        let weight = weight_of(&weight, pairs, expert);
         let bias = &floats(&bias)[expert * outputs..][..outputs];
         linear::forward(x, weight, bias, [own.len(), inputs, outputs], act, y);
     });
@@ -88,7 +100,7 @@ impl Backward<Flex, 3> for PackedLinear {
         map_tasks(tasks.collect(), 4 * pairs.len() * inputs * outputs, |(expert, into)| {
             let own = pairs.of_expert(expert);
             let of = |t, width| &floats(t)[own.start * width..own.end * width];
-            let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
+            let weight = weight_of(&weight, &pairs, expert);
             let shape = [own.len(), inputs, outputs];
             linear::backward_into(of(&x, inputs), weight, of(&y, outputs), of(&g, outputs), shape, act, into);
         });

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::{
     level::{Level, level},
     microkernel::PANEL,
+    prefetch::Soon,
     scratch::Scratch,
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct Panels<'a> {
     packed: Scratch,
     pub(super) k: usize,
     pub(super) n: usize,
+    /// What comes after the product.
+    pub(super) soon: Soon,
 }
 
 impl<'a> Panels<'a> {
@@ -63,7 +66,9 @@ impl<'a> Panels<'a> {
     pub(crate) fn new(b: Matrix<'a>, rows: usize) -> Self {
         let (k, n) = (b.rows, b.cols);
         let stays_in_cache = k * n <= 4096;
-        let direct = b.col_stride == 1 && (rows < 32 || stays_in_cache);
+        // Where a tile takes four panels at once, what it reads lies together anyway.
+        let few = if level() == Level::Avx512 { 64 } else { 31 };
+        let direct = b.col_stride == 1 && (rows <= few || stays_in_cache);
         let first = if direct { n / PANEL } else { 0 };
         let count = n.div_ceil(PANEL) - first;
         let mut packed = Scratch::new(count * k * PANEL);
@@ -72,7 +77,12 @@ impl<'a> Panels<'a> {
                 pack(b, (first + p) * PANEL, panel);
             }
         }
-        Self { direct: direct.then_some(b), packed, k, n }
+        Self { direct: direct.then_some(b), packed, k, n, soon: Soon::default() }
+    }
+
+    /// Asks for what comes after the product while it is computed.
+    pub(crate) fn before(self, soon: Soon) -> Self {
+        Self { soon, ..self }
     }
 
     /// Where panel `p` begins, its row stride, and the distance to the next panel.

@@ -12,6 +12,7 @@ use super::{
     level::Level,
     microkernel::{self, PANEL, Tile},
     panels::{Matrix, Panels},
+    prefetch::Soon,
     scratch::Scratch,
     unset::{Part, assume_set},
 };
@@ -90,6 +91,7 @@ unsafe fn set_product(
         Init::Rows(matrix) => assert_eq!(matrix.len(), rows * n, "size of the first sums"),
         Init::Zero | Init::Held => {}
     }
+    let mut soon = b.soon;
     for (block, c) in c.chunks_mut(HOT_ROWS * n).enumerate() {
         let mut row = 0;
         for (shape, tiles) in microkernel::cover(level, c.len() / n, n / PANEL) {
@@ -102,7 +104,8 @@ unsafe fn set_product(
                 let shape = (height, panels, tiles);
                 // SAFETY: `level` is one this machine has; A and init were checked above, B has its
                 // panels by construction, the tiles' rows are rows of C, set if they are read.
-                unsafe { tiles_at(level, shape, a, b, init, c, (block * HOT_ROWS, row, p)) };
+                unsafe { tiles_at(level, shape, a, b, init, c, (block * HOT_ROWS, row, p), soon) };
+                soon = soon.after(tiles * microkernel::lines_meanwhile(level, b.k));
                 p += panels;
             }
             row += tiles * height;
@@ -160,6 +163,7 @@ unsafe fn tiles_at(
     init: Init<'_>,
     c: &mut [MaybeUninit<f32>],
     (block_row, at, p): (usize, usize, usize),
+    soon: Soon,
 ) {
     const ZEROS: [f32; 4 * PANEL] = [0.0; 4 * PANEL];
     let (b_data, b_row, b_panel) = b.panel(p);
@@ -178,6 +182,7 @@ unsafe fn tiles_at(
         init_row: 0,
         c: c[at * n + p * PANEL..].as_mut_ptr().cast(),
         c_row: n,
+        soon,
     };
     if width == panels * PANEL {
         match init {
@@ -223,6 +228,7 @@ unsafe fn tiles_at(
             }
         }
         tile.a = tile.a.wrapping_add(height * a.row_stride);
+        tile.soon = tile.soon.after(microkernel::lines_meanwhile(level, b.k));
     }
 }
 
@@ -323,6 +329,22 @@ mod tests {
             gemm_unset(level(), a2, &panels, Init::Rows(&sums), unset.whole(), |_| {});
             gemm(level(), a2, &panels, Init::Held, &mut sums, |_| {});
             assert_eq!((unset.finish(), sums), (expected.clone(), expected), "{m} {k} {n}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_product_changes_no_bit_of_it() {
+        let next = numbers(1000, 9);
+        for (m, k, n) in SHAPES {
+            let (x, w) = (numbers(m * k, 1), numbers(k * n, 2));
+            let (a, b) = (Matrix::new(&x, m, k), Matrix::new(&w, k, n));
+            let mut c = vec![f32::NAN; m * n];
+            // Fewer lines than a tile asks for, some more, and none.
+            for wanted in [40, 1000, 0] {
+                let panels = Panels::new(b, m).before(Soon::of(&next[..wanted]));
+                gemm(level(), a, &panels, Init::Zero, &mut c, |_| {});
+                assert_eq!(c, product(level(), a, b, Init::Zero), "{m} {k} {n} {wanted}");
+            }
         }
     }
 

@@ -150,6 +150,22 @@ proptest! {
 }
 
 #[test]
+fn experts_with_more_weights_than_a_cache_holds_give_the_bits_of_each_alone() {
+    // Some have many rows, some few, and some none.
+    let mut case = Case::new([300, 240, 70, 65], 0.05, Activation::Relu, 6);
+    for (at, gate) in case.gates.iter_mut().enumerate() {
+        match at % 300 {
+            expert if expert % 7 == 0 => *gate = 0.0,
+            expert if expert % 11 == 0 => *gate = 0.5,
+            _ => {}
+        }
+    }
+    let (packed, dense) = (case.packed(), case.without_skipped_gates(case.dense()));
+    assert!(bits(&packed.0) == bits(&dense.0));
+    check_close(&packed, &dense, 1e-6);
+}
+
+#[test]
 fn a_batch_without_pairs_is_zero_and_so_are_its_gradients() {
     let case = Case::new([3, 5, 4, 2], 0.0, Activation::Tanh, 1);
     assert!(case.pairs().is_empty());
