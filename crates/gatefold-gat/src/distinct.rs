@@ -119,7 +119,8 @@ impl Level {
     /// So many rows at rest; with their edges, if they are a layer's.
     fn begin(&mut self, rows: usize, edges: Option<&GatEdges>) {
         let Self { now, moved, reached, hash, found, row, own, sources, offsets } = self;
-        [&mut *now, row].map(|of| refill(of, 0..rows as u32));
+        refill(now, 0..rows as u32);
+        refill(row, 0..rows as u32);
         moved.clear();
         refill(reached, std::iter::repeat_n(0, rows));
         refill(hash, std::iter::repeat_n(0, rows));

@@ -18,6 +18,7 @@ use super::{
     level::level,
     linear::{add_rows, add_weight_gradient},
     panels::{Matrix, Panels},
+    prefetch::Soon,
     sgemm::{Init, gemm_unset},
     unset::Unset,
 };
@@ -72,9 +73,13 @@ impl Backward<Flex, 2> for Embed {
         };
         let parts = map_tasks(tasks, (1 + 2 * numbers) * g.len(), |(inputs, g)| {
             let (mut d_base, mut d_directions) = (vec![0.0; size], vec![0.0; numbers * width]);
-            for (inputs, g) in inputs.chunks_exact(nodes * numbers).zip(g.chunks_exact(size)) {
-                add_rows(g, &mut d_base);
-                add_weight_gradient(inputs, g, &mut d_directions, [nodes, numbers, width]);
+            let shape = [nodes, numbers, width];
+            for (graph, (inputs, of_graph)) in
+                inputs.chunks_exact(nodes * numbers).zip(g.chunks_exact(size)).enumerate()
+            {
+                let next = Soon::of(g.chunks_exact(size).nth(graph + 1).unwrap_or_default());
+                add_rows(of_graph, &mut d_base);
+                add_weight_gradient(inputs, of_graph, &mut d_directions, shape, next);
             }
             (d_base, d_directions)
         });

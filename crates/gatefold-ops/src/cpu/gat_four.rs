@@ -14,7 +14,7 @@ use super::{
     gat_four_scores as gat_scores,
     gat_kernel::{Layer, Scores},
     gatv2_four_scores as gatv2_scores,
-    lanes::{Lanes, Quad, vectorised},
+    lanes::{Lanes, Quad, Vector, vectorised, vectorised_wide},
     level::multiversion,
     math::exp,
 };
@@ -295,13 +295,27 @@ pub(super) fn aggregate<const V: usize, const G: usize, const P: usize>(
     add_messages::<V, G>(layer, h, attention, out);
 }
 
-vectorised! {
+vectorised_wide! {
     /// What [`aggregate`] does, which is the same for heads and for their parts.
     fn add_messages<const V: usize, const G: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) = add_messages_body
 }
 
 #[inline(always)]
-fn add_messages_body<L: Lanes, const V: usize, const G: usize>(
+fn add_messages_body<L: Lanes, W: Vector, const V: usize, const G: usize>(
+    layer: &Layer<'_>,
+    h: &[f32],
+    attention: &[f32],
+    out: &mut [f32],
+) {
+    if V.is_multiple_of(W::EIGHTS) {
+        add_messages_by::<W, V, G>(layer, h, attention, out);
+    } else {
+        add_messages_by::<L, V, G>(layer, h, attention, out);
+    }
+}
+
+#[inline(always)]
+fn add_messages_by<W: Vector, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],
@@ -312,19 +326,21 @@ fn add_messages_body<L: Lanes, const V: usize, const G: usize>(
     for [group, groups] in layer.groups::<G>() {
         for (t, out) in out.iter_mut().skip(group).step_by(groups).enumerate() {
             let range = layer.edges_of(t);
-            let mut sums = [[L::splat(0.0); V]; 4];
+            let mut sums = [[W::splat(0.0); V]; 4];
             let sources = &layer.edges.sources()[range.clone()];
             for (&j, alpha) in sources.iter().zip(of_edges(attention, range, [group, groups])) {
                 let h = &h[j as usize * row + group];
                 for k in 0..4 {
-                    let alpha = L::splat(alpha[k]);
-                    for v in 0..V {
-                        sums[k][v] = alpha.mul_add(L::load(&h[k][v]), sums[k][v]);
+                    let alpha = W::splat(alpha[k]);
+                    for v in 0..V / W::EIGHTS {
+                        sums[k][v] = alpha.mul_add(W::load(&h[k][v * W::EIGHTS..]), sums[k][v]);
                     }
                 }
             }
             for k in 0..4 {
-                store(sums[k], &mut out[k]);
+                for v in 0..V / W::EIGHTS {
+                    sums[k][v].store(&mut out[k][v * W::EIGHTS..]);
+                }
             }
         }
     }

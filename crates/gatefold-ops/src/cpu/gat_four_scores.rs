@@ -5,11 +5,11 @@
 
 use super::{
     gat_four::{
-        Group, Heads, Relations, edges_to_score, head_dots, heads, heads_mut, in_groups, in_groups_mut, load,
-        load_group, of_edges, store, subtract_largest,
+        Group, Head, Heads, Relations, edges_to_score, head_dots, heads, heads_mut, in_groups, in_groups_mut,
+        load_group, of_edges, subtract_largest,
     },
     gat_kernel::Layer,
-    lanes::{Lanes, Quad, vectorised},
+    lanes::{Lanes, Quad, Vector, vectorised, vectorised_wide},
 };
 
 vectorised! {
@@ -65,7 +65,7 @@ fn of_rows<L: Lanes, const V: usize, const P: usize>(
     }
 }
 
-vectorised! {
+vectorised_wide! {
     /// The backward pass of [`scores`]: fills the gradient of `h`, adds to those of `a_src`, `a_dst` and the
     /// relation bias. The side of the LeakyReLU is found out again rather than kept.
     pub(super) fn backward<const V: usize, const G: usize, const P: usize>(
@@ -75,7 +75,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
+fn backward_body<L: Lanes, W: Vector, const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     [a_src, a_dst]: [&[f32]; 2],
     h: &[f32],
@@ -122,13 +122,17 @@ fn backward_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
         d_relations.finish();
         let weights = [&a_src[group], &a_dst[group]];
         let d_weights = [&mut d_a_src[group], &mut d_a_dst[group]];
-        rows_back::<L, V>(weights, h, [d_source, d_target], d_h, d_weights, at);
+        if V.is_multiple_of(W::EIGHTS) {
+            rows_back::<W, V>(weights, h, [d_source, d_target], d_h, d_weights, at);
+        } else {
+            rows_back::<L, V>(weights, h, [d_source, d_target], d_h, d_weights, at);
+        }
     }
 }
 
 /// What the scores of each row, as a source and as a target, leave to `h` and to both weights.
 #[inline(always)]
-fn rows_back<L: Lanes, const V: usize>(
+fn rows_back<W: Vector, const V: usize>(
     [a_src, a_dst]: [&Group<V>; 2],
     h: &[Group<V>],
     [d_source, d_target]: [&[Heads]; 2],
@@ -137,24 +141,36 @@ fn rows_back<L: Lanes, const V: usize>(
     [group, groups]: [usize; 2],
 ) {
     for k in 0..4 {
-        let (a_src, a_dst) = (load::<L, V>(&a_src[k]), load::<L, V>(&a_dst[k]));
-        let (mut sum_src, mut sum_dst) = (load::<L, V>(&d_a_src[k]), load::<L, V>(&d_a_dst[k]));
+        let (a_src, a_dst) = (load::<W, V>(&a_src[k]), load::<W, V>(&a_dst[k]));
+        let (mut sum_src, mut sum_dst) = (load::<W, V>(&d_a_src[k]), load::<W, V>(&d_a_dst[k]));
         let rows = h.iter().skip(group).step_by(groups).zip(d_h.iter_mut().skip(group).step_by(groups));
         for ((h, d_h), (d_source, d_target)) in rows.zip(d_source.iter().zip(d_target)) {
-            let (d_source, d_target) = (L::splat(d_source[k]), L::splat(d_target[k]));
-            for v in 0..V {
-                let (h, d_h) = (L::load(&h[k][v]), &mut d_h[k][v]);
+            let (d_source, d_target) = (W::splat(d_source[k]), W::splat(d_target[k]));
+            for v in 0..V / W::EIGHTS {
+                let (h, d_h) = (W::load(&h[k][v * W::EIGHTS..]), &mut d_h[k][v * W::EIGHTS..]);
                 d_target.mul_add(a_dst[v], d_source.mul(a_src[v])).store(d_h);
                 sum_src[v] = d_source.mul_add(h, sum_src[v]);
                 sum_dst[v] = d_target.mul_add(h, sum_dst[v]);
             }
         }
-        store(sum_src, &mut d_a_src[k]);
-        store(sum_dst, &mut d_a_dst[k]);
+        for v in 0..V / W::EIGHTS {
+            sum_src[v].store(&mut d_a_src[k][v * W::EIGHTS..]);
+            sum_dst[v].store(&mut d_a_dst[k][v * W::EIGHTS..]);
+        }
     }
 }
 
-vectorised! {
+/// A head in registers, of which [`Vector::EIGHTS`] of `V` are needed.
+#[inline(always)]
+fn load<W: Vector, const V: usize>(head: &Head<V>) -> [W; V] {
+    let mut vectors = [W::splat(0.0); V];
+    for v in 0..V / W::EIGHTS {
+        vectors[v] = W::load(&head[v * W::EIGHTS..]);
+    }
+    vectors
+}
+
+vectorised_wide! {
     /// The gradient of `h` by what it sends: `alpha g` to the source of every edge.
     pub(super) fn messages_back<const V: usize, const G: usize>(
         layer: &Layer<'_>, attention: &[f32], g: &[f32], d_h: &mut [f32],
@@ -162,7 +178,21 @@ vectorised! {
 }
 
 #[inline(always)]
-fn messages_back_body<L: Lanes, const V: usize, const G: usize>(
+fn messages_back_body<L: Lanes, W: Vector, const V: usize, const G: usize>(
+    layer: &Layer<'_>,
+    attention: &[f32],
+    g: &[f32],
+    d_h: &mut [f32],
+) {
+    if V.is_multiple_of(W::EIGHTS) {
+        messages_back_by::<W, V, G>(layer, attention, g, d_h);
+    } else {
+        messages_back_by::<L, V, G>(layer, attention, g, d_h);
+    }
+}
+
+#[inline(always)]
+fn messages_back_by<W: Vector, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     attention: &[f32],
     g: &[f32],
@@ -171,16 +201,19 @@ fn messages_back_body<L: Lanes, const V: usize, const G: usize>(
     let (attention, g, d_h) = (heads(attention), in_groups::<V>(g), in_groups_mut::<V>(d_h));
     for at @ [group, groups] in layer.groups::<G>() {
         for (t, g) in g.iter().skip(group).step_by(groups).enumerate() {
-            let g = load_group::<L, V>(g);
+            let mut rows = [[W::splat(0.0); V]; 4];
+            for k in 0..4 {
+                rows[k] = load::<W, V>(&g[k]);
+            }
             let range = layer.edges_of(t);
             let sources = &layer.edges.sources()[range.clone()];
             for (&j, alpha) in sources.iter().zip(of_edges(attention, range, at)) {
                 let d_h = &mut d_h[j as usize * groups + group];
                 for k in 0..4 {
-                    let alpha = L::splat(alpha[k]);
-                    for v in 0..V {
-                        let d = &mut d_h[k][v];
-                        alpha.mul_add(g[k][v], L::load(d)).store(d);
+                    let alpha = W::splat(alpha[k]);
+                    for v in 0..V / W::EIGHTS {
+                        let d = &mut d_h[k][v * W::EIGHTS..];
+                        alpha.mul_add(rows[k][v], W::load(d)).store(d);
                     }
                 }
             }

@@ -28,7 +28,7 @@ use super::{
     kept::Kept,
     level::level,
     panels::{Matrix, Panels},
-    prefetch::prefetch,
+    prefetch::{Soon, prefetch},
     scratch::Scratch,
     sgemm::{Init, gemm, gemm_unset},
     unset::Unset,
@@ -238,29 +238,31 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 met: if met.is_empty() { &[] } else { &met[start.y..end.y] },
             };
             backward_blocks(&block, graphs.clone(), of_h, trace, of_g, d_h, &mut d_parameters);
+            let mut soon = [Soon::default(); 2];
             if graphs.end < work.batch {
-                // The next chunk's first graph comes while the products of this one are computed.
-                let next = block.numbers(block.before[graphs.end + 1]);
-                prefetch(&h[end.h..next.h]);
+                // The next chunk comes while the products of this one are computed.
+                let next = block.numbers(block.before[work.batch.min(graphs.end + work.graphs)]);
+                soon = [Soon::of(&h[end.h..next.h]), Soon::of(&g[end.y..next.y])];
                 prefetch(&attention[end.attention..next.attention]);
-                prefetch(&g[end.y..next.y]);
             }
+            let [soon, later] = soon;
             let count = d_h.len() / row;
+            let of_h = Matrix::new(d_h, count, row).before(soon);
             match &panels {
                 Some(panels) if block.rows_stay(graphs.clone()) => {
-                    gemm_unset(level(), Matrix::new(d_h, count, row), panels, Init::Rows(of_g), d_x, |_| {});
+                    gemm_unset(level(), of_h, panels, Init::Rows(of_g), d_x, |_| {});
                 }
                 _ if d_x.is_empty() => {}
                 _ => {
                     let d_x = d_x.cleared();
                     block.add_to_own_rows(graphs, of_g, d_x);
                     if let Some(panels) = &panels {
-                        gemm(level(), Matrix::new(d_h, count, row), panels, Init::Held, d_x, |_| {});
+                        gemm(level(), of_h, panels, Init::Held, d_x, |_| {});
                     }
                 }
             }
             if wants_weight {
-                let x = Matrix::new(&x[start.x..end.x], count, width).t();
+                let x = Matrix::new(&x[start.x..end.x], count, width).t().before(later);
                 let panels = Panels::new(Matrix::new(d_h, count, row), width);
                 gemm_unset(level(), x, &panels, Init::Zero, d_weight.whole(), |_| {});
             }

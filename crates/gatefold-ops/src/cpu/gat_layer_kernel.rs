@@ -169,11 +169,7 @@ fn start<'b>(edges: &GatEdges, x: &[f32], y: Part<'b>, width: usize) -> &'b mut 
     if edges.targets_lead() {
         return y.copied(&x[..edges.num_targets() * width]);
     }
-    let y = y.cleared();
-    for (y, &row) in y.chunks_exact_mut(width).zip(edges.targets()) {
-        y.copy_from_slice(&x[row as usize * width..][..width]);
-    }
-    y
+    y.copied_rows(edges.targets().iter().map(|&row| &x[row as usize * width..][..width]))
 }
 
 /// Some graphs forward: new rows and what the backward pass needs, from `x` and its projected rows `h`.

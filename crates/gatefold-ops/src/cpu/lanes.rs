@@ -1,7 +1,8 @@
 //! Vectors of eight and of four numbers, for kernels whose registers are laid out by hand.
 //!
 //! A kernel is one generic function over [`Lanes`]; [`vectorised!`] compiles it for every level. Both
-//! fused levels take 256 bits, because a head is rarely wider than two such registers.
+//! fused levels take 256 bits, because a head is rarely wider than two such registers. What treats every number
+//! on its own is generic over [`Vector`]: it may take 512 bits without a change of any bit.
 
 #![allow(unsafe_code)]
 
@@ -23,6 +24,67 @@ pub(crate) trait Lanes: Copy {
     fn where_above_zero(self, x: Self) -> Self;
     /// The sum of each vector's numbers.
     fn sums(of: [Self; 4]) -> Self::Quad;
+}
+
+/// Numbers that are each treated on their own, however many a register holds.
+pub(crate) trait Vector: Copy {
+    /// How many eights.
+    const EIGHTS: usize;
+    fn splat(x: f32) -> Self;
+    /// The first so many of `from`.
+    fn load(from: &[[f32; 8]]) -> Self;
+    fn store(self, to: &mut [[f32; 8]]);
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// As [`Lanes::mul_add`].
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// As [`Lanes::where_above_zero`].
+    fn where_above_zero(self, x: Self) -> Self;
+}
+
+impl<L: Lanes> Vector for L {
+    const EIGHTS: usize = 1;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        L::splat(x)
+    }
+
+    #[inline(always)]
+    fn load(from: &[[f32; 8]]) -> Self {
+        L::load(&from[0])
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [[f32; 8]]) {
+        L::store(self, &mut to[0]);
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        L::add(self, other)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        L::sub(self, other)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        L::mul(self, other)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        L::mul_add(self, b, c)
+    }
+
+    #[inline(always)]
+    fn where_above_zero(self, x: Self) -> Self {
+        L::where_above_zero(self, x)
+    }
 }
 
 /// Four numbers in one register.
@@ -138,7 +200,7 @@ impl Quad for [f32; 4] {
 pub(crate) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Lanes, Quad};
+    use super::{Lanes, Quad, Vector};
 
     /// Eight numbers, on a machine with AVX2 and FMA: only kernels that [`vectorised!`](super::vectorised)
     /// compiled for such machines make any.
@@ -149,8 +211,60 @@ pub(crate) mod x86 {
     #[derive(Clone, Copy)]
     pub(crate) struct Four(__m128);
 
-    // SAFETY of all blocks below: a value of these types exists only where the machine has AVX2 and FMA
-    // (see above), and loads and stores stay within the arrays that they are given.
+    /// Sixteen numbers, on a machine with AVX-512: only kernels that
+    /// [`vectorised_wide!`](super::vectorised_wide) compiled for such machines make any.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Sixteen(__m512);
+
+    // SAFETY of all blocks below: a value of these types exists only where the machine has AVX2 and FMA, or
+    // AVX-512 (see above), and loads and stores stay within the arrays that they are given.
+
+    impl Vector for Sixteen {
+        const EIGHTS: usize = 2;
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            Self(unsafe { _mm512_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        fn load(from: &[[f32; 8]]) -> Self {
+            Self(unsafe { _mm512_loadu_ps(from[..2].as_ptr().cast()) })
+        }
+
+        #[inline(always)]
+        fn store(self, to: &mut [[f32; 8]]) {
+            unsafe { _mm512_storeu_ps(to[..2].as_mut_ptr().cast(), self.0) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, b: Self, c: Self) -> Self {
+            Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        }
+
+        #[inline(always)]
+        fn where_above_zero(self, x: Self) -> Self {
+            Self(unsafe {
+                let above = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(self.0, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(above, x.0)
+            })
+        }
+    }
 
     impl Lanes for Eight {
         type Quad = Four;
@@ -300,3 +414,35 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
+
+/// As [`vectorised!`], `body::<L, W>` with the widest [`Vector`] that a level has.
+macro_rules! vectorised_wide {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$(const $n:ident: usize),+>)? ($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+        $(#[$meta])*
+        $vis fn $name $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::cpu::{lanes::x86::{Eight, Sixteen}, level::Level};
+                #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+                fn wide $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
+                    $body::<Eight, Sixteen $($(, $n)+)?>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn fused $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
+                    $body::<Eight, Eight $($(, $n)+)?>($($arg),*)
+                }
+                match $crate::cpu::level::level() {
+                    // SAFETY: `level` returns a level only when the machine has its features.
+                    #[allow(unsafe_code)]
+                    Level::Avx512 => return unsafe { wide $(::<$($n),+>)? ($($arg),*) },
+                    // SAFETY: as above.
+                    #[allow(unsafe_code)]
+                    Level::Avx2 => return unsafe { fused $(::<$($n),+>)? ($($arg),*) },
+                    Level::Portable => {}
+                }
+            }
+            $body::<[f32; 8], [f32; 8] $($(, $n)+)?>($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorised_wide;

@@ -155,13 +155,19 @@ fn weight_gradient(
     if is_narrow(inputs, outputs) {
         narrow(level(), x.t(), dz, init, d_weight);
     } else {
-        gemm(level(), x.t(), &Panels::new(dz, inputs).before(soon), init, d_weight, |_| {});
+        gemm(level(), x.t().before(soon), &Panels::new(dz, inputs), init, d_weight, |_| {});
     }
 }
 
-/// `d_weight += x^T dz`, `[I, O]`, of `[R, I]` and `[R, O]`.
-pub(super) fn add_weight_gradient(x: &[f32], dz: &[f32], d_weight: &mut [f32], shape: [usize; 3]) {
-    weight_gradient(x, dz, true, d_weight, shape, Soon::default());
+/// `d_weight += x^T dz`, `[I, O]`, of `[R, I]` and `[R, O]`, before what is wanted `soon`.
+pub(super) fn add_weight_gradient(
+    x: &[f32],
+    dz: &[f32],
+    d_weight: &mut [f32],
+    shape: [usize; 3],
+    soon: Soon,
+) {
+    weight_gradient(x, dz, true, d_weight, shape, soon);
 }
 
 /// The rows that are handed out at once, see [`piece`].
@@ -199,11 +205,11 @@ pub(super) fn forward(
     }
     let soon = Soon::of(weight.next);
     let weight = Matrix::new(weight.own, inputs, outputs);
-    let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows).before(soon));
+    let panels = (!is_narrow(rows, outputs)).then(|| Panels::new(weight, rows));
     let flops = 2 * rows * inputs * outputs;
     let tasks = pieces(rows, flops).map(|rows| (rows.clone(), y.take(rows.len() * outputs))).collect();
     map_tasks(tasks, flops, |(rows, y)| {
-        let x = Matrix::new(&x[rows.start * inputs..rows.end * inputs], rows.len(), inputs);
+        let x = Matrix::new(&x[rows.start * inputs..rows.end * inputs], rows.len(), inputs).before(soon);
         match &panels {
             Some(panels) => {
                 gemm_unset(level(), x, panels, Init::Row(bias), y, |y| activate(act, y));
@@ -287,17 +293,17 @@ fn products_back(
     shape @ [rows, inputs, outputs]: [usize; 3],
     mut d_x: Part<'_>,
     d_weight: Option<&mut [f32]>,
-    soon: Soon,
+    [before_weight, after]: [Soon; 2],
 ) {
     let dz_rows = Matrix::new(dz, rows, outputs);
     let wanted = usize::from(panels.is_some()) + usize::from(d_weight.is_some());
     let flops = 2 * wanted * rows * inputs * outputs;
     if !pays(flops) || rows <= FEW_ROWS || is_narrow(inputs, outputs) {
         if let Some(panels) = panels {
-            gemm_unset(level(), dz_rows, panels, Init::Zero, d_x, |_| {});
+            gemm_unset(level(), dz_rows.before(before_weight), panels, Init::Zero, d_x, |_| {});
         }
         if let Some(d_weight) = d_weight {
-            weight_gradient(x, dz, false, d_weight, shape, soon);
+            weight_gradient(x, dz, false, d_weight, shape, after);
         }
         return;
     }
@@ -339,7 +345,7 @@ pub(super) fn backward_into(
     // While one product is computed, where the other will be written comes, and what the next layer reads.
     let written = if next.lines > 0 { Soon::of(into.weight) } else { next };
     let weight = Matrix::new(weight.own, inputs, outputs);
-    let panels = wants_input.then(|| Panels::new(weight.t(), rows).before(written));
+    let panels = wants_input.then(|| Panels::new(weight.t(), rows));
     // The bias is summed beside an activation's gradient whether wanted or not.
     let mut unwanted = Scratch::new(if wants_bias { 0 } else { outputs });
     let whole_bias: &mut [f32] = if wants_bias { into.bias } else { &mut unwanted };
@@ -360,7 +366,7 @@ pub(super) fn backward_into(
         };
         let weight = wants_weight.then_some(d_weight);
         let x = &x[first * inputs..end * inputs];
-        products_back(x, dz, panels.as_ref(), [count, inputs, outputs], input, weight, next);
+        products_back(x, dz, panels.as_ref(), [count, inputs, outputs], input, weight, [written, next]);
     };
     let (of_weight, of_chunk) = (into.weight.len(), into.weight.len() + outputs);
     // The sums of the first chunk are begun in place, the others' beside.

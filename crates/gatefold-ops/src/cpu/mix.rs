@@ -2,6 +2,10 @@
 
 // B rows, K experts, A outputs
 
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+
 use burn::backend::{
     Flex,
     autodiff::{
@@ -57,16 +61,16 @@ fn dots_body<const FMA: bool>(items: &[f32], g: &[f32], experts: usize, d_weight
 }
 
 multiversion! {
-    /// The gradient of the items.
-    fn scale(weights: &[f32], g: &[f32], experts: usize, d_items: &mut [f32]) = scale_body
+    /// The gradient of the items, of which it sets every number.
+    fn scale(weights: &[f32], g: &[f32], experts: usize, d_items: &mut [MaybeUninit<f32>]) = scale_body
 }
 
 #[inline(always)]
-fn scale_body<const FMA: bool>(weights: &[f32], g: &[f32], experts: usize, d_items: &mut [f32]) {
+fn scale_body<const FMA: bool>(weights: &[f32], g: &[f32], experts: usize, d_items: &mut [MaybeUninit<f32>]) {
     let width = d_items.len() / weights.len();
     for (at, (d_item, &weight)) in d_items.chunks_exact_mut(width).zip(weights).enumerate() {
         for (d, &g) in d_item.iter_mut().zip(&g[at / experts * width..][..width]) {
-            *d = weight * g;
+            d.write(weight * g);
         }
     }
 }
@@ -125,7 +129,8 @@ impl Backward<Flex, 2> for Mix {
                 let tasks =
                     rows_of.map(|(weights, g)| (rest.take(weights.len() * width), weights, g)).collect();
                 map_tasks(tasks, flops, |(d_items, weights, g)| {
-                    scale(weights, g, experts, d_items.cleared())
+                    // SAFETY: there is a weight for each item, so every number is set.
+                    unsafe { d_items.set_by(|d_items| scale(weights, g, experts, d_items)) };
                 });
             }
             grads.register::<Flex>(node.id, tensor(d_items.finish(), [rows, experts, width]));

@@ -10,6 +10,7 @@ use super::{
     level::level,
     linear::{activate, activation_gradient, add_weight_gradient},
     panels::{Matrix, Panels},
+    prefetch::Soon,
     scratch::Scratch,
     sgemm::{Init, gemm, is_narrow, narrow},
 };
@@ -220,7 +221,7 @@ pub(super) fn backward_chunk(
                 _ => result(number - 1),
             };
             if wanted.layers[number] {
-                add_weight_gradient(input, dz, weight, [count, inputs, outputs]);
+                add_weight_gradient(input, dz, weight, [count, inputs, outputs], Soon::default());
             }
             if number > lowest || wanted.input {
                 let panels = turned[number].as_ref().expect("made for all layers with a gradient below");

@@ -6,7 +6,7 @@
 
 use super::{
     gat_four::{eights, eights_mut},
-    lanes::{Lanes, Quad, vectorised},
+    lanes::{Lanes, Quad, Vector, vectorised_wide},
 };
 use crate::norm_relu::EPSILON;
 
@@ -78,7 +78,7 @@ fn rows_from<const N: usize>(x: &[[f32; 8]], first: usize) -> [&[[f32; 8]]; ROWS
     rows
 }
 
-vectorised! {
+vectorised_wide! {
     /// `y += relu(LayerNorm(x) * gain + bias)` for some rows; `moments` takes mean and reciprocal standard
     /// deviation of each.
     pub(super) fn forward<const N: usize>(
@@ -87,7 +87,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn forward_body<L: Lanes, const N: usize>(
+fn forward_body<L: Lanes, W: Vector, const N: usize>(
     x: &[f32],
     gain: &[f32],
     bias: &[f32],
@@ -103,7 +103,7 @@ fn forward_body<L: Lanes, const N: usize>(
     for ((y, x), &moments) in blocks.zip(moments.iter()) {
         // Known to be four nearly always, so that the loop over them is no loop.
         match y.len() / N {
-            ROWS => add_normed::<L, N>(ROWS, x, moments, parameters, y),
+            ROWS if N.is_multiple_of(W::EIGHTS) => add_normed::<W, N>(ROWS, x, moments, parameters, y),
             rows => add_normed::<L, N>(rows, x, moments, parameters, y),
         }
     }
@@ -111,7 +111,7 @@ fn forward_body<L: Lanes, const N: usize>(
 
 /// The forward pass of a block. Column by column, so that what all rows share is read once.
 #[inline(always)]
-fn add_normed<L: Lanes, const N: usize>(
+fn add_normed<W: Vector, const N: usize>(
     rows: usize,
     x: &[[f32; 8]],
     [mean, scale]: OfRows,
@@ -119,18 +119,18 @@ fn add_normed<L: Lanes, const N: usize>(
     y: &mut [[f32; 8]],
 ) {
     let (x, y) = (&x[..rows * N], &mut y[..rows * N]);
-    for v in 0..N {
-        let (weight, offset) = (L::load(&gain[v]), L::load(&bias[v]));
+    for v in (0..N).step_by(W::EIGHTS) {
+        let (weight, offset) = (W::load(&gain[v..]), W::load(&bias[v..]));
         for r in 0..rows {
             let at = r * N + v;
-            let normed = L::load(&x[at]).sub(L::splat(mean[r])).mul(L::splat(scale[r]));
+            let normed = W::load(&x[at..]).sub(W::splat(mean[r])).mul(W::splat(scale[r]));
             let out = normed.mul_add(weight, offset);
-            out.where_above_zero(out).add(L::load(&y[at])).store(&mut y[at]);
+            out.where_above_zero(out).add(W::load(&y[at..])).store(&mut y[at..]);
         }
     }
 }
 
-vectorised! {
+vectorised_wide! {
     /// The backward pass, with the moments of the forward pass: fills `d_x`, adds to `d_gain` and `d_bias`.
     pub(super) fn backward<const N: usize>(
         x: &[f32], moments: &[f32], gain: &[f32], bias: &[f32], g: &[f32], d_x: &mut [f32],
@@ -139,7 +139,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, const N: usize>(
+fn backward_body<L: Lanes, W: Vector, const N: usize>(
     x: &[f32],
     moments: &[f32],
     gain: &[f32],
@@ -167,15 +167,27 @@ fn backward_body<L: Lanes, const N: usize>(
         let blocks = d_x.chunks_mut(ROWS * N).zip(x.chunks(ROWS * N));
         for ((d_x, x), ([mean, scale], [mean_d, mean_product])) in blocks.zip(moments.iter().zip(&means)) {
             for (r, (d_x, x)) in d_x.chunks_exact_mut(N).zip(x.chunks_exact(N)).enumerate() {
-                let (mean, scale) = (L::splat(mean[r]), L::splat(scale[r]));
-                let (mean_d, mean_product) = (L::splat(mean_d[r]), L::splat(mean_product[r]));
-                for v in 0..N {
-                    let normed = L::load(&x[v]).sub(mean).mul(scale);
-                    let d = L::load(&d_x[v]).sub(mean_d).sub(normed.mul(mean_product));
-                    d.mul(scale).store(&mut d_x[v]);
+                let of_row = [mean[r], scale[r], mean_d[r], mean_product[r]];
+                if N.is_multiple_of(W::EIGHTS) {
+                    take_means::<W, N>(x, of_row, d_x);
+                } else {
+                    take_means::<L, N>(x, of_row, d_x);
                 }
             }
         }
+    }
+}
+
+/// The gradient of a row from that of the normed one in `d_x`: less its mean and that of its products.
+#[inline(always)]
+fn take_means<W: Vector, const N: usize>(x: &[[f32; 8]], of_row: [f32; 4], d_x: &mut [[f32; 8]]) {
+    let (x, d_x) = (&x[..N], &mut d_x[..N]);
+    let [mean, scale] = [W::splat(of_row[0]), W::splat(of_row[1])];
+    let [mean_d, mean_product] = [W::splat(of_row[2]), W::splat(of_row[3])];
+    for v in (0..N).step_by(W::EIGHTS) {
+        let normed = W::load(&x[v..]).sub(mean).mul(scale);
+        let d = W::load(&d_x[v..]).sub(mean_d).sub(normed.mul(mean_product));
+        d.mul(scale).store(&mut d_x[v..]);
     }
 }
 

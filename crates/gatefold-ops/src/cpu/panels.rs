@@ -22,13 +22,20 @@ pub(crate) struct Matrix<'a> {
     pub(super) cols: usize,
     pub(super) row_stride: usize,
     pub(super) col_stride: usize,
+    /// Of the left side of a product: what comes after it.
+    pub(super) soon: Soon,
 }
 
 impl<'a> Matrix<'a> {
     /// A row-major matrix.
     pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "a matrix of {rows} x {cols}");
-        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+        Self { data, rows, cols, row_stride: cols, col_stride: 1, soon: Soon::default() }
+    }
+
+    /// With memory to ask for while a product of which this is the left side is computed.
+    pub(crate) fn before(self, soon: Soon) -> Self {
+        Self { soon, ..self }
     }
 
     /// Some of its rows.
@@ -41,11 +48,11 @@ impl<'a> Matrix<'a> {
     /// The transpose.
     pub(crate) fn t(self) -> Self {
         Self {
-            data: self.data,
             rows: self.cols,
             cols: self.rows,
             row_stride: self.col_stride,
             col_stride: self.row_stride,
+            ..self
         }
     }
 }
@@ -57,8 +64,6 @@ pub(crate) struct Panels<'a> {
     packed: Scratch,
     pub(super) k: usize,
     pub(super) n: usize,
-    /// What comes after the product.
-    pub(super) soon: Soon,
 }
 
 impl<'a> Panels<'a> {
@@ -77,12 +82,7 @@ impl<'a> Panels<'a> {
                 pack(b, (first + p) * PANEL, panel);
             }
         }
-        Self { direct: direct.then_some(b), packed, k, n, soon: Soon::default() }
-    }
-
-    /// Asks for what comes after the product while it is computed.
-    pub(crate) fn before(self, soon: Soon) -> Self {
-        Self { soon, ..self }
+        Self { direct: direct.then_some(b), packed, k, n }
     }
 
     /// Where panel `p` begins, its row stride, and the distance to the next panel.

@@ -91,7 +91,7 @@ unsafe fn set_product(
         Init::Rows(matrix) => assert_eq!(matrix.len(), rows * n, "size of the first sums"),
         Init::Zero | Init::Held => {}
     }
-    let mut soon = b.soon;
+    let mut soon = a.soon;
     for (block, c) in c.chunks_mut(HOT_ROWS * n).enumerate() {
         let mut row = 0;
         for (shape, tiles) in microkernel::cover(level, c.len() / n, n / PANEL) {
@@ -341,8 +341,8 @@ mod tests {
             let mut c = vec![f32::NAN; m * n];
             // Fewer lines than a tile asks for, some more, and none.
             for wanted in [40, 1000, 0] {
-                let panels = Panels::new(b, m).before(Soon::of(&next[..wanted]));
-                gemm(level(), a, &panels, Init::Zero, &mut c, |_| {});
+                let soon = Soon::of(&next[..wanted]);
+                gemm(level(), a.before(soon), &Panels::new(b, m), Init::Zero, &mut c, |_| {});
                 assert_eq!(c, product(level(), a, b, Init::Zero), "{m} {k} {n} {wanted}");
             }
         }
