@@ -117,29 +117,29 @@ pub(super) fn head_dots<L: Lanes, const V: usize, const P: usize>(a: &[[L; V]; 4
 
 /// Four heads in registers.
 #[inline(always)]
-pub(super) fn load_group<L: Lanes, const V: usize>(group: &Group<V>) -> [[L; V]; 4] {
-    let mut vectors = [[L::splat(0.0); V]; 4];
+pub(super) fn load_group<W: Vector, const V: usize>(group: &Group<V>) -> [[W; V]; 4] {
+    let mut vectors = [[W::splat(0.0); V]; 4];
     for k in 0..4 {
-        vectors[k] = load::<L, V>(&group[k]);
+        vectors[k] = load::<W, V>(&group[k]);
     }
     vectors
 }
 
-/// A head in registers.
+/// A head in registers, as many of the `V` as it takes.
 #[inline(always)]
-pub(super) fn load<L: Lanes, const V: usize>(head: &Head<V>) -> [L; V] {
-    let mut vectors = [L::splat(0.0); V];
-    for v in 0..V {
-        vectors[v] = L::load(&head[v]);
+pub(super) fn load<W: Vector, const V: usize>(head: &Head<V>) -> [W; V] {
+    let mut vectors = [W::splat(0.0); V];
+    for v in 0..V / W::EIGHTS {
+        vectors[v] = W::load(&head[v * W::EIGHTS..]);
     }
     vectors
 }
 
 /// Puts a head from registers into memory.
 #[inline(always)]
-pub(super) fn store<L: Lanes, const V: usize>(vectors: [L; V], head: &mut Head<V>) {
-    for v in 0..V {
-        vectors[v].store(&mut head[v]);
+pub(super) fn store<W: Vector, const V: usize>(vectors: [W; V], head: &mut Head<V>) {
+    for v in 0..V / W::EIGHTS {
+        vectors[v].store(&mut head[v * W::EIGHTS..]);
     }
 }
 
@@ -338,9 +338,7 @@ fn add_messages_by<W: Vector, const V: usize, const G: usize>(
                 }
             }
             for k in 0..4 {
-                for v in 0..V / W::EIGHTS {
-                    sums[k][v].store(&mut out[k][v * W::EIGHTS..]);
-                }
+                store(sums[k], &mut out[k]);
             }
         }
     }

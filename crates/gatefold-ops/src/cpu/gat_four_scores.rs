@@ -5,8 +5,8 @@
 
 use super::{
     gat_four::{
-        Group, Head, Heads, Relations, edges_to_score, head_dots, heads, heads_mut, in_groups, in_groups_mut,
-        load_group, of_edges, subtract_largest,
+        Group, Heads, Relations, edges_to_score, head_dots, heads, heads_mut, in_groups, in_groups_mut, load,
+        load_group, of_edges, store, subtract_largest,
     },
     gat_kernel::Layer,
     lanes::{Lanes, Quad, Vector, vectorised, vectorised_wide},
@@ -153,21 +153,9 @@ fn rows_back<W: Vector, const V: usize>(
                 sum_dst[v] = d_target.mul_add(h, sum_dst[v]);
             }
         }
-        for v in 0..V / W::EIGHTS {
-            sum_src[v].store(&mut d_a_src[k][v * W::EIGHTS..]);
-            sum_dst[v].store(&mut d_a_dst[k][v * W::EIGHTS..]);
-        }
+        store(sum_src, &mut d_a_src[k]);
+        store(sum_dst, &mut d_a_dst[k]);
     }
-}
-
-/// A head in registers, of which [`Vector::EIGHTS`] of `V` are needed.
-#[inline(always)]
-fn load<W: Vector, const V: usize>(head: &Head<V>) -> [W; V] {
-    let mut vectors = [W::splat(0.0); V];
-    for v in 0..V / W::EIGHTS {
-        vectors[v] = W::load(&head[v * W::EIGHTS..]);
-    }
-    vectors
 }
 
 vectorised_wide! {
@@ -201,10 +189,7 @@ fn messages_back_by<W: Vector, const V: usize, const G: usize>(
     let (attention, g, d_h) = (heads(attention), in_groups::<V>(g), in_groups_mut::<V>(d_h));
     for at @ [group, groups] in layer.groups::<G>() {
         for (t, g) in g.iter().skip(group).step_by(groups).enumerate() {
-            let mut rows = [[W::splat(0.0); V]; 4];
-            for k in 0..4 {
-                rows[k] = load::<W, V>(&g[k]);
-            }
+            let g = load_group::<W, V>(g);
             let range = layer.edges_of(t);
             let sources = &layer.edges.sources()[range.clone()];
             for (&j, alpha) in sources.iter().zip(of_edges(attention, range, at)) {
@@ -213,7 +198,7 @@ fn messages_back_by<W: Vector, const V: usize, const G: usize>(
                     let alpha = W::splat(alpha[k]);
                     for v in 0..V / W::EIGHTS {
                         let d = &mut d_h[k][v * W::EIGHTS..];
-                        alpha.mul_add(rows[k][v], W::load(d)).store(d);
+                        alpha.mul_add(g[k][v], W::load(d)).store(d);
                     }
                 }
             }

@@ -9,7 +9,7 @@ use super::{
         store, subtract_largest,
     },
     gat_kernel::Layer,
-    lanes::{Lanes, Quad, vectorised},
+    lanes::{Lanes, Quad, Vector, vectorised, vectorised_wide},
 };
 
 vectorised! {
@@ -54,7 +54,7 @@ fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
     }
 }
 
-vectorised! {
+vectorised_wide! {
     /// The backward pass of [`scores`] and of what sources send: fills the gradient of `h`, adds to that of
     /// `a`. That of the relation bias is of the scores alone.
     pub(super) fn backward<const V: usize, const G: usize>(
@@ -64,7 +64,25 @@ vectorised! {
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, const V: usize, const G: usize>(
+fn backward_body<L: Lanes, W: Vector, const V: usize, const G: usize>(
+    layer: &Layer<'_>,
+    a: &[f32],
+    h: &[f32],
+    attention: &[f32],
+    g: &[f32],
+    d_score: &[f32],
+    d_h: &mut [f32],
+    d_a: &mut [f32],
+) {
+    if V.is_multiple_of(W::EIGHTS) {
+        backward_by::<W, V, G>(layer, a, h, attention, g, d_score, d_h, d_a);
+    } else {
+        backward_by::<L, V, G>(layer, a, h, attention, g, d_score, d_h, d_a);
+    }
+}
+
+#[inline(always)]
+fn backward_by<W: Vector, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     a: &[f32],
     h: &[f32],
@@ -79,37 +97,39 @@ fn backward_body<L: Lanes, const V: usize, const G: usize>(
     let (h, d_h, g) = (in_groups::<V>(h), in_groups_mut::<V>(d_h), in_groups::<V>(g));
     let (a, d_a) = (in_groups::<V>(a), in_groups_mut::<V>(d_a));
     let (attention, d_score) = (heads(attention), heads(d_score));
-    let slope = L::splat(layer.slope);
+    let slope = W::splat(layer.slope);
     for at @ [group, groups] in layer.groups::<G>() {
         let row = 2 * groups;
         // Head by head, so that what all targets share stays in registers.
         for k in 0..4 {
-            let (a, mut sum) = (load::<L, V>(&a[group][k]), load::<L, V>(&d_a[group][k]));
+            let (a, mut sum) = (load::<W, V>(&a[group][k]), load::<W, V>(&d_a[group][k]));
             let targets = edges.targets().iter().zip(g.iter().skip(group).step_by(groups));
             for (t, (&own, g)) in targets.enumerate() {
                 let range = layer.edges_of(t);
                 let sources = &edges.sources()[range.clone()];
                 let of_edges = of_edges(attention, range.clone(), at).zip(of_edges(d_score, range, at));
                 let own = own as usize * row + groups + group;
-                let (g, asked) = (load::<L, V>(&g[k]), load::<L, V>(&h[own][k]));
-                let mut d_all = [L::splat(0.0); V];
+                let (g, asked) = (load::<W, V>(&g[k]), load::<W, V>(&h[own][k]));
+                let mut d_all = [W::splat(0.0); V];
                 for (&j, (alpha, d)) in sources.iter().zip(of_edges) {
                     let from = j as usize * row + group;
                     let (sent, d_sent) = (&h[from][k], &mut d_h[from][k]);
-                    let (alpha, d) = (L::splat(alpha[k]), L::splat(d[k]));
+                    let (alpha, d) = (W::splat(alpha[k]), W::splat(d[k]));
                     let falling = d.mul(slope);
-                    for v in 0..V {
-                        let z = asked[v].add(L::load(&sent[v]));
+                    for v in 0..V / W::EIGHTS {
+                        let at = v * W::EIGHTS;
+                        let z = asked[v].add(W::load(&sent[at..]));
                         let d = z.where_negative(falling, d); // of LeakyReLU(z), less its weight
                         sum[v] = d.mul_add(z, sum[v]);
                         d_all[v] = d_all[v].add(d);
-                        let d_z = d.mul_add(a[v], L::load(&d_sent[v]));
-                        alpha.mul_add(g[v], d_z).store(&mut d_sent[v]);
+                        let d_z = d.mul_add(a[v], W::load(&d_sent[at..]));
+                        alpha.mul_add(g[v], d_z).store(&mut d_sent[at..]);
                     }
                 }
                 let to = &mut d_h[own][k];
-                for v in 0..V {
-                    d_all[v].mul_add(a[v], L::load(&to[v])).store(&mut to[v]);
+                for v in 0..V / W::EIGHTS {
+                    let to = &mut to[v * W::EIGHTS..];
+                    d_all[v].mul_add(a[v], W::load(to)).store(to);
                 }
             }
             store(sum, &mut d_a[group][k]);

@@ -39,6 +39,8 @@ pub(crate) trait Vector: Copy {
     fn mul(self, other: Self) -> Self;
     /// As [`Lanes::mul_add`].
     fn mul_add(self, b: Self, c: Self) -> Self;
+    /// As [`Lanes::where_negative`].
+    fn where_negative(self, negative: Self, other: Self) -> Self;
     /// As [`Lanes::where_above_zero`].
     fn where_above_zero(self, x: Self) -> Self;
 }
@@ -79,6 +81,11 @@ impl<L: Lanes> Vector for L {
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         L::mul_add(self, b, c)
+    }
+
+    #[inline(always)]
+    fn where_negative(self, negative: Self, other: Self) -> Self {
+        L::where_negative(self, negative, other)
     }
 
     #[inline(always)]
@@ -255,6 +262,14 @@ pub(crate) mod x86 {
         #[inline(always)]
         fn mul_add(self, b: Self, c: Self) -> Self {
             Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        }
+
+        #[inline(always)]
+        fn where_negative(self, negative: Self, other: Self) -> Self {
+            Self(unsafe {
+                let below = _mm512_cmplt_epi32_mask(_mm512_castps_si512(self.0), _mm512_setzero_si512());
+                _mm512_mask_mov_ps(other.0, below, negative.0)
+            })
         }
 
         #[inline(always)]
@@ -446,3 +461,47 @@ macro_rules! vectorised_wide {
     };
 }
 pub(crate) use vectorised_wide;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    vectorised_wide! {
+        fn widest(x: &[[f32; 8]], to: &mut [[f32; 8]]) = widest_body
+    }
+
+    #[inline(always)]
+    fn widest_body<L: Lanes, W: Vector>(x: &[[f32; 8]], to: &mut [[f32; 8]]) {
+        all_operations::<W>(x, to);
+    }
+
+    vectorised! {
+        fn by_eights(x: &[[f32; 8]], to: &mut [[f32; 8]]) = all_operations
+    }
+
+    /// Every operation of a pair of eights with another, sixteen numbers of each after the other.
+    #[inline(always)]
+    fn all_operations<W: Vector>(x: &[[f32; 8]], to: &mut [[f32; 8]]) {
+        for at in (0..2).step_by(W::EIGHTS) {
+            let (a, b) = (W::load(&x[at..]), W::load(&x[2 + at..]));
+            a.add(b).store(&mut to[at..]);
+            a.sub(b).store(&mut to[2 + at..]);
+            a.mul(b).store(&mut to[4 + at..]);
+            a.mul_add(b, W::splat(0.7)).store(&mut to[6 + at..]);
+            a.where_negative(b, W::splat(3.0)).store(&mut to[8 + at..]);
+            a.where_above_zero(b).store(&mut to[10 + at..]);
+        }
+    }
+
+    #[test]
+    fn the_widest_vectors_have_the_bits_of_eights() {
+        let special = [0.0, -0.0, f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, -1e-40];
+        let plain = [0.1, -0.3, 7.7, -1e30, 3e-20, 1.0, -1.0, 0.9];
+        for x in [[special, plain, plain, special], [plain, special, plain, plain]] {
+            let (mut wide, mut eights) = ([[9.0; 8]; 12], [[9.0; 8]; 12]);
+            widest(&x, &mut wide);
+            by_eights(&x, &mut eights);
+            assert_eq!(wide.map(|of| of.map(f32::to_bits)), eights.map(|of| of.map(f32::to_bits)));
+        }
+    }
+}
