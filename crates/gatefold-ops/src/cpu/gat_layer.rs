@@ -240,10 +240,16 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
             backward_blocks(&block, graphs.clone(), of_h, trace, of_g, d_h, &mut d_parameters);
             let mut soon = [Soon::default(); 2];
             if graphs.end < work.batch {
-                // The next chunk comes while the products of this one are computed.
-                let next = block.numbers(block.before[work.batch.min(graphs.end + work.graphs)]);
-                soon = [Soon::of(&h[end.h..next.h]), Soon::of(&g[end.y..next.y])];
-                prefetch(&attention[end.attention..next.attention]);
+                let of = |last: usize| block.numbers(block.before[work.batch.min(last)]);
+                let (first, chunk) = (of(graphs.end + 1), of(graphs.end + work.graphs));
+                prefetch(&attention[end.attention..first.attention]);
+                if given.projects {
+                    // The next chunk comes while the products of this one are computed.
+                    soon = [Soon::of(&h[end.h..chunk.h]), Soon::of(&g[end.y..chunk.y])];
+                } else {
+                    prefetch(&h[end.h..first.h]);
+                    prefetch(&g[end.y..first.y]);
+                }
             }
             let [soon, later] = soon;
             let count = d_h.len() / row;

@@ -336,7 +336,8 @@ pub(super) fn backward_into(
     act: Activation,
     into: Into<'_>,
 ) {
-    if rows == 0 {
+    if rows == 0 || outputs == 0 {
+        into.input.cleared();
         return;
     }
     let (wants_input, wants_weight) = (!into.input.is_empty(), !into.weight.is_empty());
@@ -464,6 +465,14 @@ pub(super) fn autodiff<C: CheckpointStrategy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_without_outputs_moves_no_input() {
+        let wanted = Wanted { input: true, weight: true, bias: true };
+        let shape = [2 * CHUNK, 3, 0];
+        let gradient = backward(&vec![1.0; 6 * CHUNK], &[], &[], &[], shape, Activation::Tanh, wanted);
+        assert!(gradient.input.len() == 6 * CHUNK && gradient.input.iter().all(|&d| d == 0.0));
+    }
 
     #[test]
     fn a_weight_gradient_of_a_few_rows_has_the_bits_of_the_matrix_product() {

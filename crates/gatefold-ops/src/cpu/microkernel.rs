@@ -92,7 +92,8 @@ pub(crate) fn cover(level: Level, rows: usize, panels: usize) -> impl Iterator<I
     })
 }
 
-/// How many lines a tile asks for, of memory that is wanted soon.
+/// How many lines a tile asks for, of memory that is wanted soon; where fewer are left, also of what lies behind it,
+/// which nothing reads.
 pub(crate) fn lines_meanwhile(level: Level, k: usize) -> usize {
     match level {
         #[cfg(target_arch = "x86_64")]

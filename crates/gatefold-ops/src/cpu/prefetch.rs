@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_asked_for_once_and_none_beyond_the_last() {
+    fn lines_are_counted_from_the_first_to_the_last() {
         let numbers = [0.0; 5 * LINE + 1];
         let soon = Soon::of(&numbers);
         assert_eq!((soon.first(), soon.lines), (numbers.as_ptr(), 6));
