@@ -297,25 +297,11 @@ pub(super) fn aggregate<const V: usize, const G: usize, const P: usize>(
 
 vectorised_wide! {
     /// What [`aggregate`] does, which is the same for heads and for their parts.
-    fn add_messages<const V: usize, const G: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) = add_messages_body
+    fn add_messages<const V: usize, const G: usize>(layer: &Layer<'_>, h: &[f32], attention: &[f32], out: &mut [f32]) = add_messages_body by V
 }
 
 #[inline(always)]
-fn add_messages_body<L: Lanes, W: Vector, const V: usize, const G: usize>(
-    layer: &Layer<'_>,
-    h: &[f32],
-    attention: &[f32],
-    out: &mut [f32],
-) {
-    if V.is_multiple_of(W::EIGHTS) {
-        add_messages_by::<W, V, G>(layer, h, attention, out);
-    } else {
-        add_messages_by::<L, V, G>(layer, h, attention, out);
-    }
-}
-
-#[inline(always)]
-fn add_messages_by<W: Vector, const V: usize, const G: usize>(
+fn add_messages_body<W: Vector, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     h: &[f32],
     attention: &[f32],

@@ -71,11 +71,11 @@ vectorised_wide! {
     pub(super) fn backward<const V: usize, const G: usize, const P: usize>(
         layer: &Layer<'_>, weights: [&[f32]; 2], h: &[f32], d_score: &[f32], d_h: &mut [f32],
         d_parameters: &mut [f32], scratch: &mut [f32],
-    ) = backward_body
+    ) = backward_body by V
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, W: Vector, const V: usize, const G: usize, const P: usize>(
+fn backward_body<W: Vector, const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     [a_src, a_dst]: [&[f32]; 2],
     h: &[f32],
@@ -96,24 +96,24 @@ fn backward_body<L: Lanes, W: Vector, const V: usize, const G: usize, const P: u
     let d_target = &mut rest[..count];
     let (a_src, a_dst, h) = (in_groups::<V>(a_src), in_groups::<V>(a_dst), in_groups::<V>(h));
     let d_h = in_groups_mut::<V>(d_h);
-    let (slope, one) = (L::Quad::splat(layer.slope), L::Quad::splat(1.0));
+    let (slope, one) = (W::Quad::splat(layer.slope), W::Quad::splat(1.0));
     for at @ [group, groups] in layer.groups::<G>() {
-        let mut d_relations = Relations::<L>::new(d_relation, at);
-        of_rows::<L, V, P>(&a_src[group], h, of_sources, at);
+        let mut d_relations = Relations::<W::Lanes>::new(d_relation, at);
+        of_rows::<W::Lanes, V, P>(&a_src[group], h, of_sources, at);
         d_source.fill([0.0; 4]);
         d_target.fill([0.0; 4]);
-        let target_weights = load_group::<L, V>(&a_dst[group]);
+        let target_weights = load_group::<W::Lanes, V>(&a_dst[group]);
         for (t, &own_row) in edges.targets().iter().enumerate() {
-            let own = head_dots::<L, V, P>(&target_weights, &h[own_row as usize * groups + group]);
+            let own = head_dots::<W::Lanes, V, P>(&target_weights, &h[own_row as usize * groups + group]);
             let range = layer.edges_of(t);
             let ends = edges.sources()[range.clone()].iter().zip(&edges.relations()[range.clone()]);
-            let mut d_own = L::Quad::load(&d_target[own_row as usize]);
+            let mut d_own = W::Quad::load(&d_target[own_row as usize]);
             for ((&j, &relation), d) in ends.zip(of_edges(d_score, range, at)) {
-                let score = L::Quad::load(&of_sources[j as usize]).add(own);
-                let score = score.add(L::Quad::load(&bias[relation as usize * groups + group]));
-                let d = score.where_negative(slope, one).mul(L::Quad::load(d));
+                let score = W::Quad::load(&of_sources[j as usize]).add(own);
+                let score = score.add(W::Quad::load(&bias[relation as usize * groups + group]));
+                let d = score.where_negative(slope, one).mul(W::Quad::load(d));
                 let d_source = &mut d_source[j as usize];
-                d.add(L::Quad::load(d_source)).store(d_source);
+                d.add(W::Quad::load(d_source)).store(d_source);
                 d_relations.add(relation, d);
                 d_own = d_own.add(d);
             }
@@ -122,11 +122,7 @@ fn backward_body<L: Lanes, W: Vector, const V: usize, const G: usize, const P: u
         d_relations.finish();
         let weights = [&a_src[group], &a_dst[group]];
         let d_weights = [&mut d_a_src[group], &mut d_a_dst[group]];
-        if V.is_multiple_of(W::EIGHTS) {
-            rows_back::<W, V>(weights, h, [d_source, d_target], d_h, d_weights, at);
-        } else {
-            rows_back::<L, V>(weights, h, [d_source, d_target], d_h, d_weights, at);
-        }
+        rows_back::<W, V>(weights, h, [d_source, d_target], d_h, d_weights, at);
     }
 }
 
@@ -162,25 +158,11 @@ vectorised_wide! {
     /// The gradient of `h` by what it sends: `alpha g` to the source of every edge.
     pub(super) fn messages_back<const V: usize, const G: usize>(
         layer: &Layer<'_>, attention: &[f32], g: &[f32], d_h: &mut [f32],
-    ) = messages_back_body
+    ) = messages_back_body by V
 }
 
 #[inline(always)]
-fn messages_back_body<L: Lanes, W: Vector, const V: usize, const G: usize>(
-    layer: &Layer<'_>,
-    attention: &[f32],
-    g: &[f32],
-    d_h: &mut [f32],
-) {
-    if V.is_multiple_of(W::EIGHTS) {
-        messages_back_by::<W, V, G>(layer, attention, g, d_h);
-    } else {
-        messages_back_by::<L, V, G>(layer, attention, g, d_h);
-    }
-}
-
-#[inline(always)]
-fn messages_back_by<W: Vector, const V: usize, const G: usize>(
+fn messages_back_body<W: Vector, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     attention: &[f32],
     g: &[f32],

@@ -60,29 +60,11 @@ vectorised_wide! {
     pub(super) fn backward<const V: usize, const G: usize>(
         layer: &Layer<'_>, a: &[f32], h: &[f32], attention: &[f32], g: &[f32], d_score: &[f32],
         d_h: &mut [f32], d_a: &mut [f32],
-    ) = backward_body
+    ) = backward_body by V
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, W: Vector, const V: usize, const G: usize>(
-    layer: &Layer<'_>,
-    a: &[f32],
-    h: &[f32],
-    attention: &[f32],
-    g: &[f32],
-    d_score: &[f32],
-    d_h: &mut [f32],
-    d_a: &mut [f32],
-) {
-    if V.is_multiple_of(W::EIGHTS) {
-        backward_by::<W, V, G>(layer, a, h, attention, g, d_score, d_h, d_a);
-    } else {
-        backward_by::<L, V, G>(layer, a, h, attention, g, d_score, d_h, d_a);
-    }
-}
-
-#[inline(always)]
-fn backward_by<W: Vector, const V: usize, const G: usize>(
+fn backward_body<W: Vector, const V: usize, const G: usize>(
     layer: &Layer<'_>,
     a: &[f32],
     h: &[f32],

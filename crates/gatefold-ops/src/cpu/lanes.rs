@@ -28,6 +28,9 @@ pub(crate) trait Lanes: Copy {
 
 /// Numbers that are each treated on their own, however many a register holds.
 pub(crate) trait Vector: Copy {
+    /// The vectors of eight at the same level, and those of four.
+    type Lanes: Lanes<Quad = Self::Quad>;
+    type Quad: Quad;
     /// How many eights.
     const EIGHTS: usize;
     fn splat(x: f32) -> Self;
@@ -46,6 +49,8 @@ pub(crate) trait Vector: Copy {
 }
 
 impl<L: Lanes> Vector for L {
+    type Lanes = Self;
+    type Quad = L::Quad;
     const EIGHTS: usize = 1;
 
     #[inline(always)]
@@ -226,7 +231,19 @@ pub(crate) mod x86 {
     // SAFETY of all blocks below: a value of these types exists only where the machine has AVX2 and FMA, or
     // AVX-512 (see above), and loads and stores stay within the arrays that they are given.
 
+    /// Implements methods that are an intrinsic each.
+    macro_rules! by_intrinsics {
+        ($($method:ident($($other:ident),*) = $intrinsic:ident;)+) => {$(
+            #[inline(always)]
+            fn $method(self, $($other: Self),*) -> Self {
+                Self(unsafe { $intrinsic(self.0, $($other.0),*) })
+            }
+        )+};
+    }
+
     impl Vector for Sixteen {
+        type Lanes = Eight;
+        type Quad = Four;
         const EIGHTS: usize = 2;
 
         #[inline(always)]
@@ -244,24 +261,11 @@ pub(crate) mod x86 {
             unsafe { _mm512_storeu_ps(to[..2].as_mut_ptr().cast(), self.0) }
         }
 
-        #[inline(always)]
-        fn add(self, other: Self) -> Self {
-            Self(unsafe { _mm512_add_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn sub(self, other: Self) -> Self {
-            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn mul(self, other: Self) -> Self {
-            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn mul_add(self, b: Self, c: Self) -> Self {
-            Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        by_intrinsics! {
+            add(other) = _mm512_add_ps;
+            sub(other) = _mm512_sub_ps;
+            mul(other) = _mm512_mul_ps;
+            mul_add(b, c) = _mm512_fmadd_ps;
         }
 
         #[inline(always)]
@@ -299,24 +303,11 @@ pub(crate) mod x86 {
             unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
         }
 
-        #[inline(always)]
-        fn add(self, other: Self) -> Self {
-            Self(unsafe { _mm256_add_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn sub(self, other: Self) -> Self {
-            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn mul(self, other: Self) -> Self {
-            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn mul_add(self, b: Self, c: Self) -> Self {
-            Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
+        by_intrinsics! {
+            add(other) = _mm256_add_ps;
+            sub(other) = _mm256_sub_ps;
+            mul(other) = _mm256_mul_ps;
+            mul_add(b, c) = _mm256_fmadd_ps;
         }
 
         #[inline(always)]
@@ -359,34 +350,17 @@ pub(crate) mod x86 {
             unsafe { _mm_storeu_ps(to.as_mut_ptr(), self.0) }
         }
 
-        #[inline(always)]
-        fn add(self, other: Self) -> Self {
-            Self(unsafe { _mm_add_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn sub(self, other: Self) -> Self {
-            Self(unsafe { _mm_sub_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn mul(self, other: Self) -> Self {
-            Self(unsafe { _mm_mul_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn div(self, other: Self) -> Self {
-            Self(unsafe { _mm_div_ps(self.0, other.0) })
+        by_intrinsics! {
+            add(other) = _mm_add_ps;
+            sub(other) = _mm_sub_ps;
+            mul(other) = _mm_mul_ps;
+            div(other) = _mm_div_ps;
+            max(other) = _mm_max_ps;
         }
 
         #[inline(always)]
         fn sqrt(self) -> Self {
             Self(unsafe { _mm_sqrt_ps(self.0) })
-        }
-
-        #[inline(always)]
-        fn max(self, other: Self) -> Self {
-            Self(unsafe { _mm_max_ps(self.0, other.0) })
         }
 
         #[inline(always)]
@@ -430,33 +404,37 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// As [`vectorised!`], `body::<L, W>` with the widest [`Vector`] that a level has.
+/// As [`vectorised!`], `body::<W>` with the widest [`Vector`] of a level that goes into so many eights.
 macro_rules! vectorised_wide {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$(const $n:ident: usize),+>)? ($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident <$(const $n:ident: usize),+> ($($arg:ident: $ty:ty),* $(,)?) = $body:ident by $eights:ident) => {
         $(#[$meta])*
-        $vis fn $name $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
+        $vis fn $name <$(const $n: usize),+> ($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 use $crate::cpu::{lanes::x86::{Eight, Sixteen}, level::Level};
                 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-                fn wide $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
-                    $body::<Eight, Sixteen $($(, $n)+)?>($($arg),*)
+                fn wide <$(const $n: usize),+> ($($arg: $ty),*) {
+                    if $eights.is_multiple_of(<Sixteen as Vector>::EIGHTS) {
+                        $body::<Sixteen $(, $n)+>($($arg),*)
+                    } else {
+                        $body::<Eight $(, $n)+>($($arg),*)
+                    }
                 }
                 #[target_feature(enable = "avx2,fma")]
-                fn fused $(<$(const $n: usize),+>)? ($($arg: $ty),*) {
-                    $body::<Eight, Eight $($(, $n)+)?>($($arg),*)
+                fn fused <$(const $n: usize),+> ($($arg: $ty),*) {
+                    $body::<Eight $(, $n)+>($($arg),*)
                 }
                 match $crate::cpu::level::level() {
                     // SAFETY: `level` returns a level only when the machine has its features.
                     #[allow(unsafe_code)]
-                    Level::Avx512 => return unsafe { wide $(::<$($n),+>)? ($($arg),*) },
+                    Level::Avx512 => return unsafe { wide::<$($n),+>($($arg),*) },
                     // SAFETY: as above.
                     #[allow(unsafe_code)]
-                    Level::Avx2 => return unsafe { fused $(::<$($n),+>)? ($($arg),*) },
+                    Level::Avx2 => return unsafe { fused::<$($n),+>($($arg),*) },
                     Level::Portable => {}
                 }
             }
-            $body::<[f32; 8], [f32; 8] $($(, $n)+)?>($($arg),*)
+            $body::<[f32; 8] $(, $n)+>($($arg),*)
         }
     };
 }
@@ -467,22 +445,17 @@ mod tests {
     use super::*;
 
     vectorised_wide! {
-        fn widest(x: &[[f32; 8]], to: &mut [[f32; 8]]) = widest_body
-    }
-
-    #[inline(always)]
-    fn widest_body<L: Lanes, W: Vector>(x: &[[f32; 8]], to: &mut [[f32; 8]]) {
-        all_operations::<W>(x, to);
+        fn widest<const V: usize>(x: &[[f32; 8]], to: &mut [[f32; 8]]) = all_operations by V
     }
 
     vectorised! {
-        fn by_eights(x: &[[f32; 8]], to: &mut [[f32; 8]]) = all_operations
+        fn by_eights<const V: usize>(x: &[[f32; 8]], to: &mut [[f32; 8]]) = all_operations
     }
 
-    /// Every operation of a pair of eights with another, sixteen numbers of each after the other.
+    /// Every operation of some eights with as many others.
     #[inline(always)]
-    fn all_operations<W: Vector>(x: &[[f32; 8]], to: &mut [[f32; 8]]) {
-        for at in (0..2).step_by(W::EIGHTS) {
+    fn all_operations<W: Vector, const V: usize>(x: &[[f32; 8]], to: &mut [[f32; 8]]) {
+        for at in (0..V).step_by(W::EIGHTS) {
             let (a, b) = (W::load(&x[at..]), W::load(&x[2 + at..]));
             a.add(b).store(&mut to[at..]);
             a.sub(b).store(&mut to[2 + at..]);
@@ -499,8 +472,8 @@ mod tests {
         let plain = [0.1, -0.3, 7.7, -1e30, 3e-20, 1.0, -1.0, 0.9];
         for x in [[special, plain, plain, special], [plain, special, plain, plain]] {
             let (mut wide, mut eights) = ([[9.0; 8]; 12], [[9.0; 8]; 12]);
-            widest(&x, &mut wide);
-            by_eights(&x, &mut eights);
+            widest::<2>(&x, &mut wide);
+            by_eights::<2>(&x, &mut eights);
             assert_eq!(wide.map(|of| of.map(f32::to_bits)), eights.map(|of| of.map(f32::to_bits)));
         }
     }

@@ -83,11 +83,11 @@ vectorised_wide! {
     /// deviation of each.
     pub(super) fn forward<const N: usize>(
         x: &[f32], gain: &[f32], bias: &[f32], moments: &mut [f32], y: &mut [f32],
-    ) = forward_body
+    ) = forward_body by N
 }
 
 #[inline(always)]
-fn forward_body<L: Lanes, W: Vector, const N: usize>(
+fn forward_body<W: Vector, const N: usize>(
     x: &[f32],
     gain: &[f32],
     bias: &[f32],
@@ -97,14 +97,14 @@ fn forward_body<L: Lanes, W: Vector, const N: usize>(
     let (x, parameters) = (eights(x), [&eights(gain)[..N], &eights(bias)[..N]]);
     let moments = of_rows_mut(moments);
     for (block, moments) in moments.iter_mut().enumerate() {
-        *moments = moments_of::<L, N>(rows_from::<N>(x, block * ROWS));
+        *moments = moments_of::<W::Lanes, N>(rows_from::<N>(x, block * ROWS));
     }
     let blocks = eights_mut(y).chunks_mut(ROWS * N).zip(x.chunks(ROWS * N));
     for ((y, x), &moments) in blocks.zip(moments.iter()) {
         // Known to be four nearly always, so that the loop over them is no loop.
         match y.len() / N {
-            ROWS if N.is_multiple_of(W::EIGHTS) => add_normed::<W, N>(ROWS, x, moments, parameters, y),
-            rows => add_normed::<L, N>(rows, x, moments, parameters, y),
+            ROWS => add_normed::<W, N>(ROWS, x, moments, parameters, y),
+            rows => add_normed::<W, N>(rows, x, moments, parameters, y),
         }
     }
 }
@@ -135,11 +135,11 @@ vectorised_wide! {
     pub(super) fn backward<const N: usize>(
         x: &[f32], moments: &[f32], gain: &[f32], bias: &[f32], g: &[f32], d_x: &mut [f32],
         d_gain: &mut [f32], d_bias: &mut [f32],
-    ) = backward_body
+    ) = backward_body by N
 }
 
 #[inline(always)]
-fn backward_body<L: Lanes, W: Vector, const N: usize>(
+fn backward_body<W: Vector, const N: usize>(
     x: &[f32],
     moments: &[f32],
     gain: &[f32],
@@ -160,19 +160,15 @@ fn backward_body<L: Lanes, W: Vector, const N: usize>(
             let parameters = [gain, bias];
             let gradients = [&mut *d_gain, &mut *d_bias];
             *means = match d_x.len() / N {
-                ROWS => normed_back::<L, N>(ROWS, x, moments, parameters, g, d_x, gradients),
-                rows => normed_back::<L, N>(rows, x, moments, parameters, g, d_x, gradients),
+                ROWS => normed_back::<W::Lanes, N>(ROWS, x, moments, parameters, g, d_x, gradients),
+                rows => normed_back::<W::Lanes, N>(rows, x, moments, parameters, g, d_x, gradients),
             };
         }
         let blocks = d_x.chunks_mut(ROWS * N).zip(x.chunks(ROWS * N));
         for ((d_x, x), ([mean, scale], [mean_d, mean_product])) in blocks.zip(moments.iter().zip(&means)) {
             for (r, (d_x, x)) in d_x.chunks_exact_mut(N).zip(x.chunks_exact(N)).enumerate() {
                 let of_row = [mean[r], scale[r], mean_d[r], mean_product[r]];
-                if N.is_multiple_of(W::EIGHTS) {
-                    take_means::<W, N>(x, of_row, d_x);
-                } else {
-                    take_means::<L, N>(x, of_row, d_x);
-                }
+                take_means::<W, N>(x, of_row, d_x);
             }
         }
     }
