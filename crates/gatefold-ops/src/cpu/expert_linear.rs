@@ -56,7 +56,7 @@ fn run([x, weight, bias]: [FlexTensor; 3], act: Activation) -> (State, FlexTenso
             let x = part(floats(&x), rows * inputs, expert);
             let weight = &floats(&weight)[expert * inputs * outputs..][..inputs * outputs];
             let bias = &floats(&bias)[expert * outputs..][..outputs];
-            linear::forward(x, Weight::last(weight), bias, [rows, inputs, outputs], act, y);
+            linear::forward(x, Weight::alone(weight), bias, [rows, inputs, outputs], act, y);
         });
     }
     let y = tensor(y.finish(), [experts, rows, outputs]);
@@ -91,7 +91,7 @@ impl Backward<Flex, 3> for ExpertLinear {
             let of = |t| &floats(t)[expert * rows * outputs..][..rows * outputs];
             linear::backward_into(
                 x,
-                Weight::last(weight),
+                Weight::alone(weight),
                 of(&y),
                 of(&g),
                 [rows, inputs, outputs],

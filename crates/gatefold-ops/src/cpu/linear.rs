@@ -185,8 +185,8 @@ pub(super) struct Weight<'a> {
 }
 
 impl<'a> Weight<'a> {
-    /// One whose layer no other follows.
-    pub(super) fn last(own: &'a [f32]) -> Self {
+    /// One beside which no other is asked for.
+    pub(super) fn alone(own: &'a [f32]) -> Self {
         Self { own, next: &[] }
     }
 }
@@ -275,7 +275,7 @@ pub(super) fn backward(
     let mut input = Unset::new(if wanted.input { rows * inputs } else { 0 });
     let (mut d_weight, mut bias) = (zeros(wanted.weight, inputs * outputs), zeros(wanted.bias, outputs));
     let into = Into { input: input.whole(), weight: &mut d_weight, bias: &mut bias };
-    backward_into(x, Weight::last(weight), y, g, [rows, inputs, outputs], act, into);
+    backward_into(x, Weight::alone(weight), y, g, [rows, inputs, outputs], act, into);
     Gradient { input: input.finish(), weight: d_weight, bias }
 }
 
@@ -398,7 +398,7 @@ fn run(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, act: Activation) -> 
     let mut y = Unset::new(rows * outputs);
     forward(
         floats(&x),
-        Weight::last(floats(&weight)),
+        Weight::alone(floats(&weight)),
         floats(&bias),
         [rows, inputs, outputs],
         act,

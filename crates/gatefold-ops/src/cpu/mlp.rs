@@ -156,7 +156,7 @@ fn backward_by_layer(state: &State, g: &[f32], wanted: &Wanted, layers: &[Layer<
         let mut below = Unset::new(if number > lowest || wanted.input { rows * inputs } else { 0 });
         let d_weight = if wanted.layers[number] { d_weight } else { &mut [] };
         let into = linear::Into { input: below.whole(), weight: d_weight, bias: d_bias };
-        linear::backward_into(x, Weight::last(weight), y, &g, [rows, inputs, outputs], act, into);
+        linear::backward_into(x, Weight::alone(weight), y, &g, [rows, inputs, outputs], act, into);
         (g, y, end) = (Cow::Owned(below.finish()), x, end.saturating_sub(rows * inputs));
     }
     Gradients { input: if wanted.input { g.into_owned() } else { Vec::new() }, parameters }
