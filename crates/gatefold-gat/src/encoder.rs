@@ -235,36 +235,49 @@ impl<B: OpsBackend> GraphEncoder<B> {
         let mut attention = Vec::with_capacity(self.layers.len());
         let mut rows_of_layers = Vec::with_capacity(self.layers.len());
         let mut tracked = Vec::new();
-        let mut x = embed_nodes(base.clone(), inputs.clone(), directions.clone()); // [B, S, D]
-        x = probe::tensor("activation/gat_input", x);
+        let embedded = |base, directions| embed_nodes(base, inputs.clone(), directions);
+        // Node vectors `[B, S, D]`; `None` as long as the layer itself can embed them.
+        let mut x = (drawn.is_some() || probe::is_installed())
+            .then(|| probe::tensor("activation/gat_input", embedded(base.clone(), directions.clone())));
         for (i, layer) in self.layers.iter().enumerate() {
             let drawn = drawn.map(|drawn| &drawn.layers[i]);
             let reads_whole_vectors = drawn.is_none_or(|drawn| drawn.features.is_none());
-            let rows = if i == 0 && reads_whole_vectors {
-                let (base, directions) = (layer.project(base.clone()), layer.project(directions.clone()));
-                GatRows::Projected(embed_nodes(base, inputs.clone(), directions))
-            } else if drawn.is_some() {
-                GatRows::Projected(layer.project_rows(x.clone(), drawn))
-            } else {
-                layer.rows()
+            let projected = || [&base, &directions].map(|rows| layer.project(rows.clone()));
+            let rows = match x.take() {
+                None => {
+                    let embedding = [base.clone(), directions.clone()];
+                    GatRows::Embedded { inputs: inputs.clone(), x: embedding, h: projected() }
+                }
+                Some(x) if i == 0 && reads_whole_vectors => {
+                    let [base, directions] = projected();
+                    GatRows::Projected { x, h: embedded(base, directions) }
+                }
+                Some(x) if drawn.is_some() => {
+                    GatRows::Projected { h: layer.project_rows(x.clone(), drawn), x }
+                }
+                Some(x) => layer.rows(x),
             };
             if attended > 0 {
-                let first = |rows: Tensor<B, 3>| rows.narrow(0, 0, attended.min(batch));
+                let first = |rows: &Tensor<B, 3>| rows.clone().narrow(0, 0, attended.min(batch));
                 tracked.extend(layer.attended(match &rows {
-                    GatRows::Projected(h) => first(h.clone()),
-                    GatRows::Project(_) => layer.project_rows(first(x.clone()), None),
+                    GatRows::Projected { h, .. } => first(h),
+                    GatRows::Project { x, .. } => layer.project_rows(first(x), None),
+                    GatRows::Embedded { inputs, h: [base, directions], .. } => {
+                        embed_nodes(base.clone(), first(inputs), directions.clone())
+                    }
                 }));
             }
-            let (next, weights) = layer.attend(x, rows, drawn, traced);
+            let (next, weights) = layer.attend(rows, drawn, traced);
             #[cfg(feature = "chaos")]
             let next = probe::tensor(&format!("activation/gat_layer{i}"), next);
             if traced {
                 attention.extend(weights);
                 rows_of_layers.push(next.clone());
             }
-            x = next;
+            x = Some(next);
         }
 
+        let x = x.expect("an encoder has layers");
         let [_, targets, hidden] = x.dims();
         let scores = self.readout_scores(x.clone().reshape([batch * targets, hidden]));
         let scores = probe::tensor("activation/operator_scores", scores.reshape([batch, targets])); // [B, T]

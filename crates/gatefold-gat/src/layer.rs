@@ -96,25 +96,24 @@ impl<B: OpsBackend> GatLayer<B> {
         linear(x, self.weight.val(), zero, Activation::Identity)
     }
 
-    /// The rows that attention is over where the layer reads `x` alone: `x W`.
-    pub(crate) fn rows(&self) -> GatRows<B> {
-        GatRows::Project(self.weight.val())
+    /// Rows `x` `[B, S, D]` that the layer projects.
+    pub(crate) fn rows(&self, x: Tensor<B, 3>) -> GatRows<B> {
+        GatRows::Project { x, weight: self.weight.val() }
     }
 
-    /// Attention over `rows`, then norm and residual of `x` `[B, S, D]`.
+    /// Attention over `rows`, then norm and residual.
     ///
     /// Returns the new rows `[B, T, D]` and, if `traced`, the attention `[B, E, H]`. Without some edges or
     /// weights attention is over rows that were projected before.
     pub(crate) fn attend(
         &self,
-        x: Tensor<B, 3>,
         rows: GatRows<B>,
         drawn: Option<&LayerDraws<B>>,
         traced: bool,
     ) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
         let edges = &self.topology.edges;
         let (out, attention) = match (drawn.filter(|drawn| drawn.changes_attention()), rows) {
-            (Some(drawn), GatRows::Projected(h)) => {
+            (Some(drawn), GatRows::Projected { x, h }) => {
                 let (out, attention) = dropped_attention(h, &self.scoring(), edges, drawn);
                 (self.put_together(x, out), Some(attention))
             }
@@ -122,10 +121,10 @@ impl<B: OpsBackend> GatLayer<B> {
                 let norm = [self.norm_gain.val(), self.norm_bias.val()];
                 let (scoring, heads) = (self.scoring(), self.heads());
                 if traced {
-                    let (out, attention) = gat_layer(x, rows, scoring, heads, norm, edges, LEAKY_SLOPE);
+                    let (out, attention) = gat_layer(rows, scoring, heads, norm, edges, LEAKY_SLOPE);
                     (out, Some(attention))
                 } else {
-                    (gat_layer_rows(x, rows, scoring, heads, norm, edges, LEAKY_SLOPE), None)
+                    (gat_layer_rows(rows, scoring, heads, norm, edges, LEAKY_SLOPE), None)
                 }
             }
         };
@@ -133,9 +132,9 @@ impl<B: OpsBackend> GatLayer<B> {
     }
 
     /// [`attend`](Self::attend) over graphs of their own, all rows `[1, S, D]` one after the other.
-    pub(crate) fn attend_each(&self, x: Tensor<B, 3>, rows: GatRows<B>, graphs: &[GatEdges]) -> Tensor<B, 3> {
+    pub(crate) fn attend_each(&self, rows: GatRows<B>, graphs: &[GatEdges]) -> Tensor<B, 3> {
         let norm = [self.norm_gain.val(), self.norm_bias.val()];
-        self.clipped(gat_layer_each(x, rows, self.scoring(), self.heads(), norm, graphs, LEAKY_SLOPE))
+        self.clipped(gat_layer_each(rows, self.scoring(), self.heads(), norm, graphs, LEAKY_SLOPE))
     }
 
     fn heads(&self) -> GatHeads {
@@ -252,7 +251,7 @@ mod tests {
 
     /// `e_ba - e_bb` of each head, from the attention of b: its logarithms' difference less ln 3.
     fn score_difference(layer: &GatLayer<Train>) -> [f64; 2] {
-        let (_, attention) = layer.attend(nodes(), layer.rows(), None, true);
+        let (_, attention) = layer.attend(layer.rows(nodes()), None, true);
         let attention = attention.expect("traced").into_data().into_vec::<f32>().unwrap();
         [0, 1].map(|head| {
             let [from_a, from_b] = [1, 2].map(|edge| f64::from(attention[edge * 2 + head]).ln());
@@ -278,7 +277,7 @@ mod tests {
     fn the_gradient_of_a_log_temperature_is_its_finite_difference() {
         let weights =
             Tensor::from_floats([[[0.9, -0.4, 0.2, 1.3], [-1.1, 0.8, 0.5, -0.7]]], &Default::default());
-        let out = |layer: &GatLayer<Train>| layer.attend(nodes(), layer.rows(), None, false).0;
+        let out = |layer: &GatLayer<Train>| layer.attend(layer.rows(nodes()), None, false).0;
         let loss = |layer: &GatLayer<Train>| (out(layer) * weights.clone()).sum();
         for attention in BOTH {
             let layer = with_temperature(attention, [0.5, 2.0]);

@@ -85,23 +85,28 @@ fn two_layers(bencher: Bencher<'_, '_>, projected: usize, [from, heads]: [usize;
         .collect();
     let mean = Tensor::full([256, 64], 1.0 / 64.0, &Default::default());
     bencher.bench_local(|| {
-        let mut x = embed_nodes(base.clone(), features.clone(), embed.clone());
-        for (i, (weight, scores, norm)) in layers.iter().enumerate() {
+        let mut x = None;
+        for (weight, scores, norm) in &layers {
             let [source, target, relation_bias] = scores.clone();
             let scoring = if projected == 64 {
                 GatScoring::Gat { source, target, relation_bias }
             } else {
                 GatScoring::Gatv2 { weight: source, relation_bias }
             };
-            let rows = if i == 0 && from == 16 {
-                let (base, embed) = (project(base.clone(), weight), project(embed.clone(), weight));
-                GatRows::Projected(embed_nodes(base, features.clone(), embed))
-            } else {
-                GatRows::Project(weight.clone())
+            let rows = match x.take() {
+                None if from == 16 => GatRows::Embedded {
+                    inputs: features.clone(),
+                    x: [base.clone(), embed.clone()],
+                    h: [project(base.clone(), weight), project(embed.clone(), weight)],
+                },
+                x => {
+                    let embedded = || embed_nodes(base.clone(), features.clone(), embed.clone());
+                    GatRows::Project { x: x.unwrap_or_else(embedded), weight: weight.clone() }
+                }
             };
-            x = gat_layer_rows(x, rows, scoring, GatHeads::Concatenate, norm.clone(), &edges, 0.2);
+            x = Some(gat_layer_rows(rows, scoring, GatHeads::Concatenate, norm.clone(), &edges, 0.2));
         }
-        let pooled = mix(mean.clone(), x);
+        let pooled = mix(mean.clone(), x.expect("two layers"));
         black_box(pooled.square().mean().backward())
     });
 }

@@ -109,7 +109,6 @@ pub trait OpsBackend: Backend {
     /// See [`crate::gat_layer`]; the attention may be left out unless `traced`.
     #[expect(clippy::too_many_arguments, reason = "one for each thing that a layer is made of")]
     fn gat_layer(
-        x: Tensor<Self, 3>,
         rows: GatRows<Self>,
         scoring: GatScoring<Self>,
         heads: GatHeads,
@@ -118,13 +117,12 @@ pub trait OpsBackend: Backend {
         slope: f32,
         _traced: bool,
     ) -> (Tensor<Self, 3>, Option<Tensor<Self, 3>>) {
-        let (out, attention) = composed::gat_layer(x, rows, scoring, heads, norm, edges, slope);
+        let (out, attention) = composed::gat_layer(rows, scoring, heads, norm, edges, slope);
         (out, Some(attention))
     }
 
     /// See [`crate::gat_layer_each`].
     fn gat_layer_each(
-        x: Tensor<Self, 3>,
         rows: GatRows<Self>,
         scoring: GatScoring<Self>,
         heads: GatHeads,
@@ -132,7 +130,7 @@ pub trait OpsBackend: Backend {
         graphs: &[GatEdges],
         slope: f32,
     ) -> Tensor<Self, 3> {
-        composed::gat_layer_each(x, rows, scoring, heads, norm, graphs, slope)
+        composed::gat_layer_each(rows, scoring, heads, norm, graphs, slope)
     }
 
     /// See [`crate::gather_rows`].

@@ -9,6 +9,7 @@ mod expert_linear;
 mod flat;
 mod flat_ppo;
 mod gat;
+mod gat_embedded;
 mod gat_four;
 mod gat_four_scores;
 mod gat_kernel;
@@ -69,30 +70,47 @@ macro_rules! all_f32 {
     ($($t:expr),+) => { $($t.dtype() == DType::F32)&&+ };
 }
 
-/// A graph attention layer over graphs of any kind, whatever its scores: new rows and attention.
+/// A graph attention layer over graphs of any kind, whatever its rows and scores: new rows and attention.
 macro_rules! layer_of_graphs {
-    ($entry:ident $(, $checkpoints:ident)?; $x:ident, $rows:ident, $scoring:ident, $heads:ident, $gain:ident,
-        $bias:ident, $graphs:ident, $slope:ident, $traced:expr) => {{
-        let projects = matches!($rows, GatRows::Project(_));
-        let given = gat_layer::Given { projects, heads: $heads, graphs: $graphs, slope: $slope, traced: $traced };
-        let rows = match $rows {
-            GatRows::Project(weight) => unwrap(weight),
-            GatRows::Projected(h) => unwrap(h),
-        };
-        let [x, gain, bias] = [unwrap($x), unwrap($gain), unwrap($bias)];
-        let (out, attention) = match $scoring {
-            GatScoring::Gat { source, target, relation_bias } => {
-                let scores = [unwrap(source), unwrap(target), unwrap(relation_bias)];
-                let [source, target, relation_bias] = scores;
-                let inputs = [x, rows, source, target, relation_bias, gain, bias];
-                gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
+    ($entry:ident $(, $checkpoints:ident)?; $rows:ident, $scoring:ident, $heads:ident, $norm:ident, $graphs:ident,
+        $slope:ident, $traced:expr) => {{
+        let given = gat_layer::Given { heads: $heads, graphs: $graphs, slope: $slope, traced: $traced };
+        let norm = $norm.map(unwrap);
+        let (out, attention) = match $rows {
+            GatRows::Project { x, weight } => {
+                layer_of_rows!(gat_layer, $entry $(, $checkpoints)?; unwrap(x), unwrap(weight); $scoring, norm; true, given)
             }
-            GatScoring::Gatv2 { weight, relation_bias } => {
-                let inputs = [x, rows, unwrap(weight), unwrap(relation_bias), gain, bias];
-                gat_layer::$entry$(::<$checkpoints, _>)?(inputs, given)
+            GatRows::Projected { x, h } => {
+                layer_of_rows!(gat_layer, $entry $(, $checkpoints)?; unwrap(x), unwrap(h); $scoring, norm; false, given)
+            }
+            GatRows::Embedded { inputs, x, h } => {
+                let ([base, directions], [base_h, directions_h]) = (x.map(unwrap), h.map(unwrap));
+                layer_of_rows!(
+                    gat_embedded, $entry $(, $checkpoints)?; base, directions, base_h, directions_h; $scoring, norm;
+                    unwrap(inputs), given
+                )
             }
         };
         (wrap(out), attention.map(wrap))
+    }};
+}
+
+/// A graph attention layer over rows of one kind, by the tensors that its rows, its scores and its norm take.
+macro_rules! layer_of_rows {
+    ($module:ident, $entry:ident $(, $checkpoints:ident)?; $($rows:expr),+; $scoring:ident, $norm:ident;
+        $($more:expr),+) => {{
+        let [gain, bias] = $norm;
+        match $scoring {
+            GatScoring::Gat { source, target, relation_bias } => {
+                let [source, target, relation_bias] = [source, target, relation_bias].map(unwrap);
+                let inputs = [$($rows),+, source, target, relation_bias, gain, bias];
+                $module::$entry$(::<$checkpoints, _>)?(inputs, $($more),+)
+            }
+            GatScoring::Gatv2 { weight, relation_bias } => {
+                let inputs = [$($rows),+, unwrap(weight), unwrap(relation_bias), gain, bias];
+                $module::$entry$(::<$checkpoints, _>)?(inputs, $($more),+)
+            }
+        }
     }};
 }
 
@@ -216,39 +234,36 @@ macro_rules! fused_operations {
         }
 
         fn gat_layer(
-            x: Tensor<Self, 3>,
             rows: GatRows<Self>,
             scoring: GatScoring<Self>,
             heads: GatHeads,
-            [gain, bias]: [Tensor<Self, 1>; 2],
+            norm: [Tensor<Self, 1>; 2],
             edges: &GatEdges,
             slope: f32,
             traced: bool,
         ) -> (Tensor<Self, 3>, Option<Tensor<Self, 3>>) {
-            if !(all_f32!(x, gain, bias, rows, scoring)) {
-                let norm = [gain, bias];
-                let (out, attention) = composed::gat_layer(x, rows, scoring, heads, norm, edges, slope);
+            if !(all_f32!(norm[0], norm[1], rows, scoring)) {
+                let (out, attention) = composed::gat_layer(rows, scoring, heads, norm, edges, slope);
                 return (out, Some(attention));
             }
             let graphs = gat_layer::Graphs::Same(edges.clone());
-            layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope, traced)
+            layer_of_graphs!($entry $(, $checkpoints)?; rows, scoring, heads, norm, graphs, slope, traced)
         }
 
         fn gat_layer_each(
-            x: Tensor<Self, 3>,
             rows: GatRows<Self>,
             scoring: GatScoring<Self>,
             heads: GatHeads,
-            [gain, bias]: [Tensor<Self, 1>; 2],
+            norm: [Tensor<Self, 1>; 2],
             graphs: &[GatEdges],
             slope: f32,
         ) -> Tensor<Self, 3> {
-            if !(all_f32!(x, gain, bias, rows, scoring)) {
-                return composed::gat_layer_each(x, rows, scoring, heads, [gain, bias], graphs, slope);
+            if !(all_f32!(norm[0], norm[1], rows, scoring)) {
+                return composed::gat_layer_each(rows, scoring, heads, norm, graphs, slope);
             }
             let graphs = gat_layer::Graphs::Each(graphs.into());
             let (out, _unseen): (_, Option<Tensor<Self, 3>>) =
-                layer_of_graphs!($entry $(, $checkpoints)?; x, rows, scoring, heads, gain, bias, graphs, slope, false);
+                layer_of_graphs!($entry $(, $checkpoints)?; rows, scoring, heads, norm, graphs, slope, false);
             out
         }
 

@@ -2,28 +2,9 @@
 
 // B batch, S source rows, T target rows, E edges, H heads, C width of a head, D width of a node, R relations
 
-use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use crate::{Activation, GatEdges, GatScoring, OpsBackend, composed};
-
-/// The rows that a layer attends over.
-#[derive(Debug, Clone)]
-pub enum GatRows<B: Backend> {
-    /// `x W`, by a weight `W` `[D, H * C]` (GATv2: `[D, 2 * H * C]`).
-    Project(Tensor<B, 2>),
-    /// Rows that were projected before `[B, S, H * C]` (GATv2: `[B, S, 2 * H * C]`).
-    Projected(Tensor<B, 3>),
-}
-
-impl<B: Backend> GatRows<B> {
-    /// The element type of the tensor inside.
-    pub(crate) fn dtype(&self) -> DType {
-        match self {
-            Self::Project(weight) => weight.dtype(),
-            Self::Projected(h) => h.dtype(),
-        }
-    }
-}
+use crate::{GatEdges, GatRows, GatScoring, OpsBackend, composed};
 
 /// How the heads of a layer are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +18,10 @@ pub enum GatHeads {
 /// `x_i + ReLU(LayerNorm(attention(x)_i) * gain + bias)` of every target row `i`; returns the new rows
 /// and the attention.
 ///
-/// Shapes: `x` `[B, S, D]`, `gain` and `bias` `[D]`; result `[B, T, D]`, and the attention `[B, E, H]`,
+/// Shapes: `gain` and `bias` `[D]`; result `[B, T, D]`, and the attention `[B, E, H]`,
 /// untracked, for statistics. The attention is [`GatScoring::attend`], the norm [`norm_relu`](crate::norm_relu).
 /// Panics if shapes differ.
 pub fn gat_layer<B: OpsBackend>(
-    x: Tensor<B, 3>,
     rows: GatRows<B>,
     scoring: GatScoring<B>,
     heads: GatHeads,
@@ -49,14 +29,13 @@ pub fn gat_layer<B: OpsBackend>(
     edges: &GatEdges,
     slope: f32,
 ) -> (Tensor<B, 3>, Tensor<B, 3>) {
-    check(&x, &rows, &scoring, heads, &norm, std::slice::from_ref(edges));
-    let (out, attention) = B::gat_layer(x, rows, scoring, heads, norm, edges, slope, true);
+    check(&rows, &scoring, heads, &norm, std::slice::from_ref(edges));
+    let (out, attention) = B::gat_layer(rows, scoring, heads, norm, edges, slope, true);
     (out, attention.expect("the attention was asked for"))
 }
 
 /// [`gat_layer`] without its attention.
 pub fn gat_layer_rows<B: OpsBackend>(
-    x: Tensor<B, 3>,
     rows: GatRows<B>,
     scoring: GatScoring<B>,
     heads: GatHeads,
@@ -64,20 +43,19 @@ pub fn gat_layer_rows<B: OpsBackend>(
     edges: &GatEdges,
     slope: f32,
 ) -> Tensor<B, 3> {
-    check(&x, &rows, &scoring, heads, &norm, std::slice::from_ref(edges));
-    B::gat_layer(x, rows, scoring, heads, norm, edges, slope, false).0
+    check(&rows, &scoring, heads, &norm, std::slice::from_ref(edges));
+    B::gat_layer(rows, scoring, heads, norm, edges, slope, false).0
 }
 
 /// Panics if shapes differ; `graphs` are those of one element of the batch.
 fn check<B: Backend>(
-    x: &Tensor<B, 3>,
     rows: &GatRows<B>,
     scoring: &GatScoring<B>,
     heads: GatHeads,
     [gain, bias]: &[Tensor<B, 1>; 2],
     graphs: &[GatEdges],
 ) {
-    let [batch, num_rows, width] = x.dims();
+    let [_, num_rows, width] = rows.dims();
     let [num_heads, channels] = scoring.dims();
     let sources: usize = graphs.iter().map(GatEdges::num_sources).sum();
     assert_eq!(num_rows, sources, "gat_layer: rows of x and sources of the edges");
@@ -86,10 +64,7 @@ fn check<B: Backend>(
         GatHeads::Average => channels,
     };
     assert_eq!(width, combined, "gat_layer: width of x and of the heads put together");
-    match rows {
-        GatRows::Project(weight) => assert_eq!(weight.dims(), [width, scoring.row()], "gat_layer: weight"),
-        GatRows::Projected(h) => assert_eq!(h.dims(), [batch, num_rows, scoring.row()], "gat_layer: rows"),
-    }
+    rows.check(scoring);
     let (GatScoring::Gat { relation_bias, .. } | GatScoring::Gatv2 { relation_bias, .. }) = scoring;
     for edges in graphs {
         let expected = [edges.num_relations(), num_heads];
@@ -103,11 +78,10 @@ fn check<B: Backend>(
 
 /// [`gat_layer`] over graphs that are not the same, all rows one after the other.
 ///
-/// Shapes: `x` `[1, S, D]` and projected rows `[1, S, ..]`, S the sum of all graphs' source rows; result
+/// Shapes: `x` `[1, S, D]`, S the sum of all graphs' source rows; result
 /// `[1, T, D]`, T the sum of their target rows. A row has the bits that it has in its graph alone.
 /// Panics if shapes differ or there is no graph.
 pub fn gat_layer_each<B: OpsBackend>(
-    x: Tensor<B, 3>,
     rows: GatRows<B>,
     scoring: GatScoring<B>,
     heads: GatHeads,
@@ -115,14 +89,13 @@ pub fn gat_layer_each<B: OpsBackend>(
     graphs: &[GatEdges],
     slope: f32,
 ) -> Tensor<B, 3> {
-    check(&x, &rows, &scoring, heads, &norm, graphs);
-    assert_eq!(x.dims()[0], 1, "gat_layer_each: graphs lie one after the other, not in a batch");
-    B::gat_layer_each(x, rows, scoring, heads, norm, graphs, slope)
+    check(&rows, &scoring, heads, &norm, graphs);
+    assert_eq!(rows.dims()[0], 1, "gat_layer_each: graphs lie one after the other, not in a batch");
+    B::gat_layer_each(rows.in_memory(), scoring, heads, norm, graphs, slope)
 }
 
 /// [`gat_layer_each`] by plain tensor operations: graph by graph.
 pub fn composed_each<B: Backend>(
-    x: Tensor<B, 3>,
     rows: GatRows<B>,
     scoring: GatScoring<B>,
     heads: GatHeads,
@@ -130,23 +103,19 @@ pub fn composed_each<B: Backend>(
     graphs: &[GatEdges],
     slope: f32,
 ) -> Tensor<B, 3> {
+    let [x, h] = rows.composed();
     let mut first = 0;
     let of_graph = graphs.iter().map(|edges| {
-        let part = |rows: &Tensor<B, 3>| rows.clone().narrow(1, first, edges.num_sources());
-        let rows = match &rows {
-            GatRows::Project(weight) => GatRows::Project(weight.clone()),
-            GatRows::Projected(h) => GatRows::Projected(part(h)),
-        };
-        let x = part(&x);
+        let [x, h] = [&x, &h].map(|rows| rows.clone().narrow(1, first, edges.num_sources()));
         first += edges.num_sources();
-        composed(x, rows, scoring.clone(), heads, norm.clone(), edges, slope).0
+        let rows = GatRows::Projected { x, h };
+        composed(rows, scoring.clone(), heads, norm.clone(), edges, slope).0
     });
     Tensor::cat(of_graph.collect(), 1)
 }
 
 /// [`gat_layer`] by plain tensor operations.
 pub fn composed<B: Backend>(
-    x: Tensor<B, 3>,
     rows: GatRows<B>,
     scoring: GatScoring<B>,
     heads: GatHeads,
@@ -154,20 +123,9 @@ pub fn composed<B: Backend>(
     edges: &GatEdges,
     slope: f32,
 ) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    let [x, h] = rows.composed();
     let ([batch, num_rows, width], device) = (x.dims(), x.device());
     let (targets, [num_heads, channels]) = (edges.num_targets(), scoring.dims());
-    let h = match rows {
-        GatRows::Projected(h) => h,
-        GatRows::Project(weight) => {
-            let zero = Tensor::<B, 1>::zeros([scoring.row()], &device).cast(x.dtype());
-            let flat = x.clone().reshape([batch * num_rows, width]);
-            composed::linear(flat, weight, zero, Activation::Identity).reshape([
-                batch,
-                num_rows,
-                scoring.row(),
-            ])
-        }
-    };
     let (out, attention) = match scoring {
         GatScoring::Gat { source, target, relation_bias } => {
             composed::gat_attention(h, source, target, relation_bias, edges, slope)

@@ -54,11 +54,13 @@ impl<B: OpsBackend> GraphEncoder<B> {
         };
         let first = &self.layers[0];
         let mut x = embedded(base.clone(), directions.clone()); // [1, R, D]
-        let h = embedded(first.project(base), first.project(directions));
-        let mut projected_rows = Some(h);
+        let mut projected = Some(embedded(first.project(base), first.project(directions)));
         for (layer, graphs) in self.layers.iter().zip(&layers) {
-            let rows = projected_rows.take().map_or_else(|| layer.rows(), GatRows::Projected);
-            x = layer.attend_each(x, rows, graphs);
+            let rows = match projected.take() {
+                Some(h) => GatRows::Projected { x, h },
+                None => layer.rows(x),
+            };
+            x = layer.attend_each(rows, graphs);
         }
         let [_, count, hidden] = x.dims();
         let x = x.reshape([count, hidden]); // [R, D]

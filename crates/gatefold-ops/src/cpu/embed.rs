@@ -19,7 +19,7 @@ use super::{
     linear::{add_rows, add_weight_gradient},
     panels::{Matrix, Panels},
     prefetch::Soon,
-    sgemm::{Init, gemm_unset},
+    sgemm::{Init, gemm, gemm_unset},
     unset::Unset,
 };
 
@@ -48,6 +48,15 @@ fn run(base: &FlexTensor, inputs: &FlexTensor, directions: &FlexTensor) -> FlexT
         });
     }
     tensor(out.finish(), [batch, nodes, width])
+}
+
+/// The rows of some graphs, from the `numbers` of their nodes.
+pub(super) fn rows(numbers: &[f32], directions: &Panels<'_>, base: &[f32], out: &mut [f32]) {
+    let (nodes, count) = (base.len() / directions.n, directions.k);
+    for (graph, out) in out.chunks_exact_mut(base.len()).enumerate() {
+        let numbers = Matrix::new(&numbers[graph * nodes * count..][..nodes * count], nodes, count);
+        gemm(level(), numbers, directions, Init::Rows(base), out, |_| {});
+    }
 }
 
 /// [`crate::embed_nodes`] on Flex.

@@ -11,6 +11,7 @@ use std::{ops::Range, sync::Arc};
 use burn::backend::{
     Autodiff, Flex,
     autodiff::{
+        NodeId,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
@@ -23,7 +24,7 @@ use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor, unwrap, wrap},
     gat_kernel::Layer,
-    gat_layer_kernel::{Block, Trace, backward_blocks, counts_before, forward_blocks},
+    gat_layer_kernel::{Block, Numbers, Trace, backward_blocks, counts_before, forward_blocks},
     gat_parts::{for_parts, of_heads},
     kept::Kept,
     level::level,
@@ -31,27 +32,28 @@ use super::{
     prefetch::{Soon, prefetch},
     scratch::Scratch,
     sgemm::{Init, gemm, gemm_unset},
-    unset::Unset,
+    unset::{Part, Unset},
 };
 use crate::GatHeads;
 
 pub(super) use super::gat_layer_kernel::Graphs;
 
 /// Rows of a chunk, roughly: as many whole graphs as have so many.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 
 /// Edges of a target, on average, from which on reading a row back costs less than adding it up again.
 const MANY_EDGES: usize = 16;
 
-/// `x`; `W` or the projected rows; the weights of the scores, which are two in GAT (`N = 7`) and one in
-/// GATv2 (`N = 6`); the relation bias; gain and bias of the norm.
+/// `x`; `W` or the projected rows; then what is [`Learned`].
 type Inputs<const N: usize> = [FlexTensor; N];
+
+/// What is learned beside the rows: the weights of the scores, which are two in GAT (`N = 7`) and one in GATv2
+/// (`N = 6`); the relation bias; gain and bias of the norm.
+pub(super) type Learned = [FlexTensor];
 
 /// What a layer is told beside its tensors.
 #[derive(Debug, Clone)]
 pub(super) struct Given {
-    /// Whether the second input is `W`.
-    pub(super) projects: bool,
     pub(super) heads: GatHeads,
     pub(super) graphs: Graphs,
     pub(super) slope: f32,
@@ -60,17 +62,20 @@ pub(super) struct Given {
 }
 
 /// What a forward pass gives.
-struct Outcome {
-    out: FlexTensor,
-    projected: Option<Arc<Kept>>,
-    trace: Trace<Arc<Kept>>,
-    seen: Option<FlexTensor>,
+pub(super) struct Outcome {
+    pub(super) out: FlexTensor,
+    /// The projected rows, if they are kept.
+    pub(super) projected: Option<Arc<Kept>>,
+    pub(super) trace: Trace<Arc<Kept>>,
+    pub(super) seen: Option<FlexTensor>,
 }
 
 /// What the backward pass needs.
 #[derive(Debug, Clone)]
 struct State<const N: usize> {
     inputs: Inputs<N>,
+    /// Whether the second input is `W`.
+    projects: bool,
     given: Given,
     /// `x W`, if it was computed here.
     projected: Option<Arc<Kept>>,
@@ -78,91 +83,125 @@ struct State<const N: usize> {
 }
 
 /// How the work is cut.
-struct Work {
+pub(super) struct Work {
     /// Graphs, and graphs of a chunk.
-    batch: usize,
-    graphs: usize,
+    pub(super) batch: usize,
+    pub(super) graphs: usize,
     /// Floating-point operations of the forward pass, roughly.
-    flops: usize,
+    pub(super) flops: usize,
 }
 
-impl Work {
-    /// The graphs of each chunk.
-    fn chunks(&self) -> impl Iterator<Item = Range<usize>> {
-        let (batch, graphs) = (self.batch, self.graphs);
-        (0..batch).step_by(graphs).map(move |first| first..batch.min(first + graphs))
-    }
+/// So many at a time.
+pub(super) fn cut(all: Range<usize>, many: usize) -> impl Iterator<Item = Range<usize>> {
+    all.clone().step_by(many).map(move |first| first..all.end.min(first + many))
 }
 
-fn block<'a, const N: usize>(inputs: &'a Inputs<N>, given: &'a Given) -> (Block<'a>, Work) {
-    let [batch, rows, width] = dims(&inputs[0]);
+/// A layer over graphs in a batch of `batch`, each of `rows` rows; `product` are the floating-point operations that
+/// make a row.
+pub(super) fn block<'a>(
+    learned: &'a Learned,
+    given: &'a Given,
+    [batch, rows]: [usize; 2],
+    product: usize,
+) -> (Block<'a>, Work) {
+    let [weights @ .., relation_bias, gain, bias] = learned else { unreachable!("a norm has two") };
     let (batch, graphs) = match &given.graphs {
         Graphs::Same(_) => (batch, (CHUNK / rows.max(1)).max(1)),
         Graphs::Each(graphs) => (graphs.len(), 1),
     };
-    let edges = given.graphs.edges(0);
-    let layer = Layer::new(&inputs[2..N - 3], &inputs[N - 3], edges, given.slope);
-    let (gain, bias) = (floats(&inputs[N - 2]), floats(&inputs[N - 1]));
+    let layer = Layer::new(weights, relation_bias, given.graphs.edges(0), given.slope);
     let before = counts_before(&given.graphs, batch);
     let all = before[batch];
-    let product = if given.projects { 2 * all.sources * width * layer.row() } else { 0 };
-    let flops = layer.flops_of(all.sources + all.targets, all.edges) + product;
+    let flops = layer.flops_of(all.sources + all.targets, all.edges) + product * all.sources;
     (
-        Block { layer, heads: given.heads, gain, bias, graphs: &given.graphs, before },
+        Block {
+            layer,
+            heads: given.heads,
+            gain: floats(gain),
+            bias: floats(bias),
+            graphs: &given.graphs,
+            before,
+        },
         Work { batch, graphs, flops },
     )
 }
 
-/// The layer's new rows and attention, and as a tensor if it is to be seen; `keep` the projected rows or do
-/// without them.
-fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome {
-    let (block, work) = block(inputs, given);
-    let [batch, rows, width] = dims(&inputs[0]);
-    let (row, all) = (block.layer.row(), block.before[work.batch]);
-    let numbers = block.numbers(all);
+/// The block of a layer on rows in memory.
+fn block_of<'a, const N: usize>(
+    inputs: &'a Inputs<N>,
+    projects: bool,
+    given: &'a Given,
+) -> (Block<'a>, Work) {
+    let ([batch, rows, _], second) = (dims(&inputs[0]), &inputs[1]);
+    // As many as the numbers of W, if that is what it is.
+    let product = if projects { 2 * second.shape().num_elements() } else { 0 };
+    block(&inputs[2..], given, [batch, rows], product)
+}
+
+/// What a forward pass keeps for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Nothing,
+    /// All but the projected rows.
+    Trace,
+    TraceAndProjected,
+}
+
+/// A chunk of graphs forward.
+pub(super) struct Chunk<'a> {
+    graphs: Range<usize>,
+    /// What there is before its graphs, and up to their end.
+    pub(super) ends: [Numbers; 2],
+    /// Where its projected rows are kept; empty if they are not.
+    pub(super) kept: &'a mut [f32],
+    y: Part<'a>,
+    trace: Trace<&'a mut [f32]>,
+}
+
+impl Chunk<'_> {
+    /// Fills it from `x` and the projected rows.
+    pub(super) fn fill(self, block: &Block<'_>, rows: [&[f32]; 2]) {
+        forward_blocks(block, self.graphs, rows, self.y, self.trace);
+    }
+}
+
+/// The layer's new rows and attention, and as a tensor if it is to be seen; `fill` fills every chunk.
+pub(super) fn forward(
+    (block, work): &(Block<'_>, Work),
+    given: &Given,
+    keep: Keep,
+    fill: impl Fn(Chunk<'_>) + Sync + Send,
+) -> Outcome {
+    let all = block.before[work.batch];
+    let (numbers, width) = (block.numbers(all), block.gain.len());
     let mut out = Unset::new(numbers.y);
     let mut attention = Kept::new(numbers.attention);
-    let mut kept = (keep && given.projects).then(|| Kept::new(numbers.h));
+    let mut kept = (keep == Keep::TraceAndProjected).then(|| Kept::new(numbers.h));
     let many_edges = all.edges >= MANY_EDGES * all.targets;
-    let mut met = Kept::new(if keep && many_edges { numbers.y } else { 0 });
+    let mut met = Kept::new(if keep != Keep::Nothing && many_edges { numbers.y } else { 0 });
     let mut moments = Kept::new(numbers.moments);
-    let (first, second) = (floats(&inputs[0]), floats(&inputs[1]));
     let mut rest_y = out.whole();
     if !rest_y.is_empty() {
-        let panels = given.projects.then(|| Panels::new(Matrix::new(second, width, row), all.sources));
         let mut tasks = Vec::with_capacity(work.batch.div_ceil(work.graphs));
         let mut rest_h = kept.as_deref_mut().unwrap_or_default();
         let (mut rest_attention, mut rest_moments, mut rest_met) =
             (&mut attention[..], &mut moments[..], &mut met[..]);
-        for graphs in work.chunks() {
-            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+        for graphs in cut(0..work.batch, work.graphs) {
+            let ends @ [start, end] = &block.ends(&graphs);
             let y = rest_y.take(end.y - start.y);
-            let (h, attention, moments, met);
-            (h, rest_h) = rest_h.split_at_mut(if rest_h.is_empty() { 0 } else { end.h - start.h });
+            let (kept, attention, moments, met);
+            (kept, rest_h) = rest_h.split_at_mut(if rest_h.is_empty() { 0 } else { end.h - start.h });
             (attention, rest_attention) = rest_attention.split_at_mut(end.attention - start.attention);
             (moments, rest_moments) = rest_moments.split_at_mut(end.moments - start.moments);
             (met, rest_met) = rest_met.split_at_mut(if rest_met.is_empty() { 0 } else { end.y - start.y });
-            tasks.push((graphs, h, y, Trace { attention, moments, met }));
+            tasks.push(Chunk { graphs, ends: *ends, kept, y, trace: Trace { attention, moments, met } });
         }
-        map_tasks(tasks, work.flops, |(graphs, h, y, trace)| {
-            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
-            let x = &first[start.x..end.x];
-            let Some(panels) = &panels else {
-                forward_blocks(&block, graphs, [x, &second[start.h..end.h]], y, trace);
-                return;
-            };
-            let mut passing = Scratch::new(if h.is_empty() { end.h - start.h } else { 0 });
-            let h = if h.is_empty() { &mut passing[..] } else { h };
-            let x_rows = Matrix::new(x, x.len() / width, width);
-            gemm(level(), x_rows, panels, Init::Zero, h, |_| {});
-            forward_blocks(&block, graphs, [x, h], y, trace);
-        });
+        map_tasks(tasks, work.flops, fill);
     }
     let [batch, targets, edges] = match &given.graphs {
-        Graphs::Same(edges) => [batch, edges.num_targets(), edges.num_edges()],
+        Graphs::Same(edges) => [work.batch, edges.num_targets(), edges.num_edges()],
         Graphs::Each(_) => [1, all.targets, all.edges],
     };
-    debug_assert_eq!(batch * rows, all.sources);
     Outcome {
         out: tensor(out.finish(), [batch, targets, width]),
         projected: kept.map(Arc::new),
@@ -174,17 +213,73 @@ fn run<const N: usize>(inputs: &Inputs<N>, given: &Given, keep: bool) -> Outcome
     }
 }
 
-/// The inputs as kernels read them.
-fn ready<const N: usize>(inputs: Inputs<N>) -> Inputs<N> {
+/// [`forward`] on rows in memory, keeping what the backward pass needs or nothing.
+fn run<const N: usize>(inputs: &Inputs<N>, projects: bool, given: &Given, keep: bool) -> Outcome {
+    let layer = block_of(inputs, projects, given);
+    let (block, work) = &layer;
+    let (width, row) = (block.gain.len(), block.layer.row());
+    let (first, second) = (floats(&inputs[0]), floats(&inputs[1]));
+    if !projects {
+        let keep = if keep { Keep::Trace } else { Keep::Nothing };
+        return forward(&layer, given, keep, |chunk| {
+            let [start, end] = chunk.ends;
+            chunk.fill(block, [&first[start.x..end.x], &second[start.h..end.h]]);
+        });
+    }
+    let panels = Panels::new(Matrix::new(second, width, row), block.before[work.batch].sources);
+    let keep = if keep { Keep::TraceAndProjected } else { Keep::Nothing };
+    forward(&layer, given, keep, |mut chunk| {
+        let [start, end] = chunk.ends;
+        let kept = std::mem::take(&mut chunk.kept);
+        let mut passing = Scratch::new(if kept.is_empty() { end.h - start.h } else { 0 });
+        let h = if kept.is_empty() { &mut passing[..] } else { kept };
+        let x = &first[start.x..end.x];
+        gemm(level(), Matrix::new(x, x.len() / width, width), &panels, Init::Zero, h, |_| {});
+        chunk.fill(block, [x, h]);
+    })
+}
+
+/// The inputs as kernels read them; the last are what is [`Learned`].
+pub(super) fn ready<const N: usize>(inputs: Inputs<N>, first_learned: usize) -> Inputs<N> {
     let mut inputs = inputs.map(row_major);
-    inputs[N - 3] = for_parts(inputs[N - 3].clone(), &inputs[2]);
+    inputs[N - 3] = for_parts(inputs[N - 3].clone(), &inputs[first_learned]);
     inputs
 }
 
-/// [`crate::gat_layer`] on Flex: nothing is kept.
-pub(super) fn flex<const N: usize>(inputs: Inputs<N>, given: Given) -> (FlexTensor, Option<FlexTensor>) {
-    let Outcome { out, seen, .. } = run(&ready(inputs), &given, false);
+/// [`crate::gat_layer`] on Flex, whose second input is `W` or the projected rows: nothing is kept.
+pub(super) fn flex<const N: usize>(
+    inputs: Inputs<N>,
+    projects: bool,
+    given: Given,
+) -> (FlexTensor, Option<FlexTensor>) {
+    let Outcome { out, seen, .. } = run(&ready(inputs, 2), projects, &given, false);
     (out, seen)
+}
+
+/// Registers the gradients of what is [`Learned`], which `rest` has one after the other.
+pub(super) fn register_learned(
+    grads: &mut Gradients,
+    nodes: impl Iterator<Item = Option<NodeId>>,
+    learned: &Learned,
+    parts: usize,
+    mut rest: Vec<f32>,
+) {
+    for (i, (node, input)) in nodes.zip(learned).enumerate() {
+        let mut shape = input.shape();
+        let after = rest.split_off(shape.num_elements());
+        let mut gradient = std::mem::replace(&mut rest, after);
+        let Some(node) = node else { continue };
+        if i + 3 == learned.len() {
+            gradient = of_heads(gradient, parts);
+            shape[1] /= parts;
+        }
+        grads.register::<Flex>(node, tensor(gradient, [shape.num_elements()]).reshape(shape));
+    }
+}
+
+/// An untracked tensor of a tracked one's kind.
+pub(super) fn untracked<C: CheckpointStrategy>(seen: FlexTensor) -> Tracked<C> {
+    unwrap(Tensor::<Autodiff<Flex, C>, 3>::from_inner(wrap::<Flex, 3>(seen)))
 }
 
 #[derive(Debug)]
@@ -195,18 +290,19 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
 
     fn backward(self, ops: Ops<State<N>, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let whole_g = row_major(grads.consume::<Flex>(&ops.node));
-        let State { inputs, given, projected, trace } = &ops.state;
-        let (block, work) = block(inputs, given);
+        let State { inputs, projects, given, projected, trace } = &ops.state;
+        let projects = *projects;
+        let (block, work) = block_of(inputs, projects, given);
         let [_, _, width] = dims(&inputs[0]);
         let (row, all) = (block.layer.row(), block.before[work.batch]);
         let numbers = block.numbers(all);
         let wants = |input: usize| ops.parents[input].is_some();
-        let (wants_weight, wants_product) = (given.projects && wants(1), given.projects && wants(0));
+        let (wants_weight, wants_product) = (projects && wants(1), projects && wants(0));
         // The new rows' gradient is also that of the rows of `x` that they are: all of it, if `x` is not
         // projected here.
-        let is_g = !given.projects && block.rows_stay(0..work.batch);
+        let is_g = !projects && block.rows_stay(0..work.batch);
         let mut d_x = Unset::new(if wants(0) && !is_g { numbers.x } else { 0 });
-        let mut d_rows = Unset::new(if given.projects { 0 } else { numbers.h });
+        let mut d_rows = Unset::new(if projects { 0 } else { numbers.h });
         let weight = || Matrix::new(floats(&inputs[1]), width, row).t();
         let panels = wants_product.then(|| Panels::new(weight(), all.sources));
         let h = projected.as_ref().map_or_else(|| floats(&inputs[1]), |projected| &projected[..]);
@@ -215,8 +311,8 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
 
         let mut tasks = Vec::new();
         let (mut rest_x, mut rest_rows) = (d_x.whole(), d_rows.whole());
-        for graphs in work.chunks().filter(|_| numbers.y > 0) {
-            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+        for graphs in cut(0..work.batch, work.graphs).filter(|_| numbers.y > 0) {
+            let [start, end] = block.ends(&graphs);
             let of_x = rest_x.take(if rest_x.is_empty() { 0 } else { end.x - start.x });
             let of_rows = rest_rows.take(if rest_rows.is_empty() { 0 } else { end.h - start.h });
             tasks.push((graphs, of_x, of_rows));
@@ -226,11 +322,11 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
             rest.cleared();
         }
         let parts = map_tasks(tasks, 3 * work.flops, |(graphs, d_x, d_rows)| {
-            let [start, end] = [graphs.start, graphs.end].map(|graph| block.numbers(block.before[graph]));
+            let [start, end] = block.ends(&graphs);
             let mut d_parameters = vec![0.0; block.num_parameters()];
             let mut d_weight = Unset::new(if wants_weight { width * row } else { 0 });
-            let mut passing = Scratch::new(if given.projects { end.h - start.h } else { 0 });
-            let d_h = if given.projects { &mut passing[..] } else { d_rows.cleared() };
+            let mut passing = Scratch::new(if projects { end.h - start.h } else { 0 });
+            let d_h = if projects { &mut passing[..] } else { d_rows.cleared() };
             let (of_h, of_g) = (&h[start.h..end.h], &g[start.y..end.y]);
             let trace = Trace {
                 attention: &attention[start.attention..end.attention],
@@ -243,7 +339,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
                 let of = |last: usize| block.numbers(block.before[work.batch.min(last)]);
                 let (first, chunk) = (of(graphs.end + 1), of(graphs.end + work.graphs));
                 prefetch(&attention[end.attention..first.attention]);
-                if given.projects {
+                if projects {
                     // The next chunk comes while the products of this one are computed.
                     soon = [Soon::of(&h[end.h..chunk.h]), Soon::of(&g[end.y..chunk.y])];
                 } else {
@@ -275,45 +371,33 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
             (d_parameters, d_weight.finish())
         });
         let (parameters, weights): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let mut rest = add_parts(parameters, block.num_parameters());
-        let register = |grads: &mut Gradients, input: usize, mut gradient: Vec<f32>| {
-            if let Some(node) = &ops.parents[input] {
-                let mut shape = inputs[input].shape();
-                if input == N - 3 {
-                    gradient = of_heads(gradient, block.layer.parts);
-                    shape[1] /= block.layer.parts;
-                }
-                let gradient = tensor(gradient, [shape.num_elements()]);
-                grads.register::<Flex>(node.id, gradient.reshape(shape));
-            }
-        };
-        if is_g {
-            if let Some(node) = &ops.parents[0] {
-                grads.register::<Flex>(node.id, whole_g);
-            }
-        } else {
-            register(grads, 0, d_x.finish());
+        if let Some(node) = &ops.parents[0] {
+            let d_x = if is_g { whole_g } else { tensor(d_x.finish(), dims::<3>(&inputs[0])) };
+            grads.register::<Flex>(node.id, d_x);
         }
-        register(grads, 1, if given.projects { add_parts(weights, width * row) } else { d_rows.finish() });
-        for input in 2..N {
-            let after = rest.split_off(inputs[input].shape().num_elements());
-            register(grads, input, std::mem::replace(&mut rest, after));
+        if let Some(node) = &ops.parents[1] {
+            let d_rows = if projects { add_parts(weights, width * row) } else { d_rows.finish() };
+            let count = d_rows.len();
+            grads.register::<Flex>(node.id, tensor(d_rows, [count]).reshape(inputs[1].shape()));
         }
+        let rest = add_parts(parameters, block.num_parameters());
+        let nodes = ops.parents[2..].iter().map(|node| node.as_ref().map(|node| node.id));
+        register_learned(grads, nodes, &inputs[2..], block.layer.parts, rest);
     }
 }
 
 /// [`crate::gat_layer`] on Flex with its gradient.
 pub(super) fn autodiff<C: CheckpointStrategy, const N: usize>(
     inputs: [Tracked<C>; N],
+    projects: bool,
     given: Given,
 ) -> (Tracked<C>, Option<Tracked<C>>) {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
-    let inputs = ready(inputs.map(|input| input.primitive));
-    let Outcome { out, projected, trace, seen } = run(&inputs, &given, true);
+    let inputs = ready(inputs.map(|input| input.primitive), 2);
+    let Outcome { out, projected, trace, seen } = run(&inputs, projects, &given, true);
     let out = match GatLayer.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(State { inputs, given, projected, trace }, out),
+        OpsKind::Tracked(prep) => prep.finish(State { inputs, projects, given, projected, trace }, out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     };
-    let untracked = |seen| unwrap(Tensor::<Autodiff<Flex, C>, 3>::from_inner(wrap::<Flex, 3>(seen)));
-    (out, seen.map(untracked))
+    (out, seen.map(untracked::<C>))
 }

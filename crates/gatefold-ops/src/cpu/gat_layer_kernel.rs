@@ -92,6 +92,11 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// The numbers before some graphs, and up to their end.
+    pub(super) fn ends(&self, graphs: &Range<usize>) -> [Numbers; 2] {
+        [graphs.start, graphs.end].map(|graph| self.numbers(self.before[graph]))
+    }
+
     /// Where the numbers of `graph` are in those of some graphs from `first` on.
     fn place(&self, graph: usize, first: usize) -> Place {
         let before = |graph: usize| self.numbers(self.before[graph]);
@@ -127,6 +132,7 @@ impl<'a> Block<'a> {
 }
 
 /// How many numbers there are of each kind.
+#[derive(Clone, Copy)]
 pub(super) struct Numbers {
     pub(super) x: usize,
     pub(super) h: usize,
