@@ -9,18 +9,18 @@ use super::{
         store, subtract_largest,
     },
     gat_kernel::Layer,
-    lanes::{Lanes, Quad, Vector, vectorised, vectorised_wide},
+    lanes::{Lanes, Quad, Vector, vectorised_wide},
 };
 
-vectorised! {
+vectorised_wide! {
     /// The scores of all edges less the largest of their target, `[E, H]`; a row of `h` is `[s ; d]`.
     pub(super) fn scores<const V: usize, const G: usize, const P: usize>(
         layer: &Layer<'_>, a: &[f32], h: &[f32], scores: &mut [f32],
-    ) = scores_body
+    ) = scores_body by V
 }
 
 #[inline(always)]
-fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
+fn scores_body<W: Vector, const V: usize, const G: usize, const P: usize>(
     layer: &Layer<'_>,
     a: &[f32],
     h: &[f32],
@@ -29,27 +29,29 @@ fn scores_body<L: Lanes, const V: usize, const G: usize, const P: usize>(
     let edges = layer.edges;
     let (scores, bias, h) = (heads_mut(scores), heads(layer.relation_bias), in_groups::<V>(h));
     let a = in_groups::<V>(a);
-    let slope = L::splat(layer.slope);
+    let slope = W::splat(layer.slope);
     for at @ [group, groups] in layer.groups::<G>() {
         let (a, row) = (&a[group], 2 * groups);
         for (t, &own) in edges.targets().iter().enumerate() {
-            let asked = load_group::<L, V>(&h[own as usize * row + groups + group]);
-            let mut max = L::Quad::splat(f32::NEG_INFINITY);
+            let asked = load_group::<W, V>(&h[own as usize * row + groups + group]);
+            let mut max = W::Quad::splat(f32::NEG_INFINITY);
             for (j, relation, multiplicity, to) in edges_to_score(layer, t, scores, at) {
                 let sent = &h[j * row + group];
-                let mut met = [L::splat(0.0); 4];
+                let mut met = [<W::Lanes as Lanes>::splat(0.0); 4];
                 for k in 0..4 {
-                    for v in 0..V {
-                        let z = asked[k][v].add(L::load(&sent[k][v]));
-                        met[k] = z.where_negative(slope.mul(z), z).mul_add(L::load(&a[k][v]), met[k]);
+                    for v in 0..V / W::EIGHTS {
+                        let at = v * W::EIGHTS;
+                        let z = asked[k][v].add(W::load(&sent[k][at..]));
+                        met[k] = z.where_negative(slope.mul(z), z).add_products_to(&a[k][at..], met[k]);
                     }
                 }
-                let bias = L::Quad::load(&bias[relation * groups + group]);
-                let score = over_parts::<L, P>(L::sums(met)).add(bias).add(L::Quad::splat(multiplicity));
+                let bias = W::Quad::load(&bias[relation * groups + group]);
+                let score = over_parts::<W::Lanes, P>(W::Lanes::sums(met));
+                let score = score.add(bias).add(W::Quad::splat(multiplicity));
                 max = score.max(max);
                 score.store(to);
             }
-            subtract_largest::<L>(layer, t, scores, max, at);
+            subtract_largest::<W::Lanes>(layer, t, scores, max, at);
         }
     }
 }

@@ -46,6 +46,8 @@ pub(crate) trait Vector: Copy {
     fn where_negative(self, negative: Self, other: Self) -> Self;
     /// As [`Lanes::where_above_zero`].
     fn where_above_zero(self, x: Self) -> Self;
+    /// The products with `b` added to a sum, those of one eight after those of the other.
+    fn add_products_to(self, b: &[[f32; 8]], sum: Self::Lanes) -> Self::Lanes;
 }
 
 impl<L: Lanes> Vector for L {
@@ -96,6 +98,11 @@ impl<L: Lanes> Vector for L {
     #[inline(always)]
     fn where_above_zero(self, x: Self) -> Self {
         L::where_above_zero(self, x)
+    }
+
+    #[inline(always)]
+    fn add_products_to(self, b: &[[f32; 8]], sum: Self) -> Self {
+        L::mul_add(self, L::load(&b[0]), sum)
     }
 }
 
@@ -283,6 +290,16 @@ pub(crate) mod x86 {
                 _mm512_maskz_mov_ps(above, x.0)
             })
         }
+
+        #[inline(always)]
+        fn add_products_to(self, b: &[[f32; 8]], sum: Eight) -> Eight {
+            let (lower, upper) = unsafe {
+                let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0));
+                (Eight(_mm512_castps512_ps256(self.0)), Eight(_mm256_castpd_ps(upper)))
+            };
+            let sum = Lanes::mul_add(lower, Lanes::load(&b[0]), sum);
+            Lanes::mul_add(upper, Lanes::load(&b[1]), sum)
+        }
     }
 
     impl Lanes for Eight {
@@ -455,6 +472,7 @@ mod tests {
     /// Every operation of some eights with as many others.
     #[inline(always)]
     fn all_operations<W: Vector, const V: usize>(x: &[[f32; 8]], to: &mut [[f32; 8]]) {
+        let mut sum = <W::Lanes as Lanes>::splat(0.3);
         for at in (0..V).step_by(W::EIGHTS) {
             let (a, b) = (W::load(&x[at..]), W::load(&x[2 + at..]));
             a.add(b).store(&mut to[at..]);
@@ -463,7 +481,9 @@ mod tests {
             a.mul_add(b, W::splat(0.7)).store(&mut to[6 + at..]);
             a.where_negative(b, W::splat(3.0)).store(&mut to[8 + at..]);
             a.where_above_zero(b).store(&mut to[10 + at..]);
+            sum = a.add_products_to(&x[2 + at..], sum);
         }
+        Lanes::store(sum, &mut to[12]);
     }
 
     #[test]
@@ -471,7 +491,7 @@ mod tests {
         let special = [0.0, -0.0, f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, -1e-40];
         let plain = [0.1, -0.3, 7.7, -1e30, 3e-20, 1.0, -1.0, 0.9];
         for x in [[special, plain, plain, special], [plain, special, plain, plain]] {
-            let (mut wide, mut eights) = ([[9.0; 8]; 12], [[9.0; 8]; 12]);
+            let (mut wide, mut eights) = ([[9.0; 8]; 13], [[9.0; 8]; 13]);
             widest::<2>(&x, &mut wide);
             by_eights::<2>(&x, &mut eights);
             assert_eq!(wide.map(|of| of.map(f32::to_bits)), eights.map(|of| of.map(f32::to_bits)));
