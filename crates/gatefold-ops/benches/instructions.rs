@@ -286,9 +286,8 @@ fn gat(projected: usize) -> Kernel {
     };
     let norm = [leaf([64], 1.0), leaf([64], 0.1)];
     Box::new(move || {
-        let rows = GatRows::Project(weight.clone());
-        let (out, _) =
-            gat_layer(x.clone(), rows, scoring.clone(), GatHeads::Concatenate, norm.clone(), &edges, 0.2);
+        let rows = GatRows::Project { x: x.clone(), weight: weight.clone() };
+        let (out, _) = gat_layer(rows, scoring.clone(), GatHeads::Concatenate, norm.clone(), &edges, 0.2);
         drop(black_box(out.square().mean().backward()));
     })
 }

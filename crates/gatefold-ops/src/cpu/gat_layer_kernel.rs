@@ -6,7 +6,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     gat_kernel::{Layer, aggregate, backward_graph, backward_scratch, forward_scratch, weigh},
-    norm_relu_kernel,
+    norm_relu_kernel::{self, Residual},
     prefetch::prefetch,
     scratch::Scratch,
     unset::Part,
@@ -170,12 +170,9 @@ impl<T> Trace<T> {
     }
 }
 
-/// Sets new rows to those of `x` that they are, which the norm is added to.
-fn start<'b>(edges: &GatEdges, x: &[f32], y: Part<'b>, width: usize) -> &'b mut [f32] {
-    if edges.targets_lead() {
-        return y.copied(&x[..edges.num_targets() * width]);
-    }
-    y.copied_rows(edges.targets().iter().map(|&row| &x[row as usize * width..][..width]))
+/// The rows of `x` that new rows are.
+fn own_rows<'a>(edges: &'a GatEdges, x: &'a [f32]) -> Residual<'a> {
+    if edges.targets_lead() { Residual::all(x) } else { Residual::picked(x, edges.targets()) }
 }
 
 /// Some graphs forward: new rows and what the backward pass needs, from `x` and its projected rows `h`.
@@ -187,22 +184,34 @@ pub(super) fn forward_blocks(
     trace: Trace<&mut [f32]>,
 ) {
     let Trace { attention, moments, met } = trace;
-    let width = block.gain.len();
     for graph in graphs.clone() {
         let (layer, place) = (block.on(graph), block.place(graph, graphs.start));
         let (x, h, attention) = (&x[place.x], &h[place.h], &mut attention[place.attention]);
         let met = if met.is_empty() { &mut [] } else { &mut met[place.y.clone()] };
         let mut scratch = Scratch::new(forward_scratch(&layer));
-        let mut seen = Scratch::new(layer.edges.num_targets() * layer.width());
         weigh(&layer, h, attention, &mut scratch);
-        aggregate(&layer, h, attention, &mut seen);
-        let seen = block.put_together(&mut seen);
-        if !met.is_empty() {
-            met.copy_from_slice(seen);
-        }
-        let y = start(layer.edges, x, y.take(place.y.len()), width);
-        let moments = &mut moments[place.moments];
-        norm_relu_kernel::forward_rows(seen, block.gain, block.bias, moments, y);
+        let new = layer.edges.num_targets() * layer.width();
+        let mut passing = Scratch::new(if met.len() == new { 0 } else { new });
+        let seen = if met.len() == new {
+            aggregate(&layer, h, attention, met);
+            &*met
+        } else {
+            aggregate(&layer, h, attention, &mut passing);
+            let seen = block.put_together(&mut passing);
+            if !met.is_empty() {
+                met.copy_from_slice(seen);
+            }
+            seen
+        };
+        let (residual, moments) = (own_rows(layer.edges, x), &mut moments[place.moments]);
+        norm_relu_kernel::forward_rows(
+            seen,
+            residual,
+            block.gain,
+            block.bias,
+            moments,
+            y.take(place.y.len()),
+        );
     }
 }
 

@@ -6,6 +6,8 @@
 
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 /// Eight numbers in one register.
 pub(crate) trait Lanes: Copy {
     /// Four numbers in one register.
@@ -13,6 +15,8 @@ pub(crate) trait Lanes: Copy {
     fn splat(x: f32) -> Self;
     fn load(from: &[f32; 8]) -> Self;
     fn store(self, to: &mut [f32; 8]);
+    /// [`store`](Self::store) into memory that may not be set yet.
+    fn set(self, to: &mut [MaybeUninit<f32>; 8]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -37,6 +41,8 @@ pub(crate) trait Vector: Copy {
     /// The first so many of `from`.
     fn load(from: &[[f32; 8]]) -> Self;
     fn store(self, to: &mut [[f32; 8]]);
+    /// As [`Lanes::set`].
+    fn set(self, to: &mut [[MaybeUninit<f32>; 8]]);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
@@ -68,6 +74,11 @@ impl<L: Lanes> Vector for L {
     #[inline(always)]
     fn store(self, to: &mut [[f32; 8]]) {
         L::store(self, &mut to[0]);
+    }
+
+    #[inline(always)]
+    fn set(self, to: &mut [[MaybeUninit<f32>; 8]]) {
+        L::set(self, &mut to[0]);
     }
 
     #[inline(always)]
@@ -171,6 +182,11 @@ impl Lanes for [f32; 8] {
     elementwise!(8);
 
     #[inline(always)]
+    fn set(self, to: &mut [MaybeUninit<f32>; 8]) {
+        *to = self.map(MaybeUninit::new);
+    }
+
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         std::array::from_fn(|i| self[i] * b[i] + c[i])
     }
@@ -217,7 +233,7 @@ impl Quad for [f32; 4] {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
-    use std::arch::x86_64::*;
+    use std::{arch::x86_64::*, mem::MaybeUninit};
 
     use super::{Lanes, Quad, Vector};
 
@@ -265,6 +281,11 @@ pub(crate) mod x86 {
 
         #[inline(always)]
         fn store(self, to: &mut [[f32; 8]]) {
+            unsafe { _mm512_storeu_ps(to[..2].as_mut_ptr().cast(), self.0) }
+        }
+
+        #[inline(always)]
+        fn set(self, to: &mut [[MaybeUninit<f32>; 8]]) {
             unsafe { _mm512_storeu_ps(to[..2].as_mut_ptr().cast(), self.0) }
         }
 
@@ -318,6 +339,11 @@ pub(crate) mod x86 {
         #[inline(always)]
         fn store(self, to: &mut [f32; 8]) {
             unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
+        }
+
+        #[inline(always)]
+        fn set(self, to: &mut [MaybeUninit<f32>; 8]) {
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr().cast(), self.0) }
         }
 
         by_intrinsics! {

@@ -13,7 +13,8 @@ use burn::backend::{
 use super::{
     chunks::{add_parts, map_tasks},
     flat::{Tracked, dims, floats, row_major, tensor},
-    norm_relu_kernel::{backward_rows, forward_rows, num_moments},
+    norm_relu_kernel::{Residual, backward_rows, forward_rows, num_moments},
+    unset::Unset,
 };
 
 /// Rows per chunk.
@@ -27,19 +28,22 @@ fn run(
     residual: Option<FlexTensor>,
 ) -> (FlexTensor, Vec<f32>) {
     let shape: [usize; 2] = dims(x);
-    // The norm is added to the residual.
-    let mut y = residual.map_or_else(|| vec![0.0; shape[0] * shape[1]], |r| floats(&row_major(r)).to_vec());
+    let size = CHUNK * shape[1];
+    let residual = residual.map(row_major);
+    let zeros = vec![0.0; if residual.is_none() { size } else { 0 }];
+    let mut y = Unset::new(shape[0] * shape[1]);
     let mut moments = vec![0.0; num_moments(shape[0])];
-    if !y.is_empty() {
-        let size = CHUNK * shape[1];
-        let flops = 12 * y.len();
-        let results = y.chunks_mut(size).zip(moments.chunks_mut(num_moments(CHUNK)));
-        let tasks: Vec<_> = floats(x).chunks(size).zip(results).collect();
-        map_tasks(tasks, flops, |(x, (y, moments))| {
-            forward_rows(x, floats(gamma), floats(beta), moments, y);
+    let mut rest = y.whole();
+    if !rest.is_empty() {
+        let flops = 12 * rest.len();
+        let rows = floats(x).chunks(size).zip(moments.chunks_mut(num_moments(CHUNK)));
+        let tasks: Vec<_> = rows.map(|(x, moments)| (x, moments, rest.take(x.len()))).collect();
+        map_tasks(tasks.into_iter().enumerate().collect(), flops, |(chunk, (x, moments, y))| {
+            let residual = residual.as_ref().map_or(&zeros[..], |rows| &floats(rows)[chunk * size..]);
+            forward_rows(x, Residual::all(residual), floats(gamma), floats(beta), moments, y);
         });
     }
-    (tensor(y, shape), moments)
+    (tensor(y.finish(), shape), moments)
 }
 
 /// [`crate::norm_relu`] on Flex.

@@ -2,11 +2,16 @@
 //!
 //! Common widths are taken by [`super::norm_relu_lanes`], four rows at once.
 
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+
 use super::{
     level::{mul_add, multiversion},
     math::{LANES, dot, fold_lanes},
     norm_relu_lanes::{self, ROWS},
     scratch::Scratch,
+    unset::Part,
 };
 use crate::norm_relu::EPSILON;
 
@@ -46,34 +51,82 @@ pub(super) const fn num_moments(rows: usize) -> usize {
     2 * rows.next_multiple_of(ROWS)
 }
 
-/// `y += relu(LayerNorm(x) * gamma + beta)` for some rows, and their moments.
-pub(super) fn forward_rows(x: &[f32], gamma: &[f32], beta: &[f32], moments: &mut [f32], y: &mut [f32]) {
-    match gamma.len() {
-        32 => norm_relu_lanes::forward::<4>(x, gamma, beta, moments, y),
-        64 => norm_relu_lanes::forward::<8>(x, gamma, beta, moments, y),
-        128 => norm_relu_lanes::forward::<16>(x, gamma, beta, moments, y),
-        _ => forward_any(x, gamma, beta, moments, y),
+/// The rows that norms are added to.
+#[derive(Clone, Copy)]
+pub(super) struct Residual<'a> {
+    rows: &'a [f32],
+    /// Which of the rows each is; all of them in order, if it does not say.
+    picked: Option<&'a [u32]>,
+}
+
+impl<'a> Residual<'a> {
+    /// All of these rows.
+    pub(super) fn all(rows: &'a [f32]) -> Self {
+        Self { rows, picked: None }
     }
+
+    /// Some of these rows.
+    pub(super) fn picked(rows: &'a [f32], picked: &'a [u32]) -> Self {
+        Self { rows, picked: Some(picked) }
+    }
+
+    /// The `row`th of them, all of which are `width` wide.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize, width: usize) -> &'a [f32] {
+        let row = self.picked.map_or(row, |picked| picked[row] as usize);
+        &self.rows[row * width..][..width]
+    }
+}
+
+/// `y = residual + relu(LayerNorm(x) * gamma + beta)` for some rows, and their moments.
+pub(super) fn forward_rows(
+    x: &[f32],
+    residual: Residual<'_>,
+    gamma: &[f32],
+    beta: &[f32],
+    moments: &mut [f32],
+    y: Part<'_>,
+) {
+    let forward = match gamma.len() {
+        32 => norm_relu_lanes::forward::<4>,
+        64 => norm_relu_lanes::forward::<8>,
+        128 => norm_relu_lanes::forward::<16>,
+        _ => forward_any,
+    };
+    assert_eq!(x.len(), y.len(), "numbers of rows before and after");
+    assert!(y.len().is_multiple_of(gamma.len()), "{} numbers in rows of {}", y.len(), gamma.len());
+    assert!(moments.len() >= num_moments(y.len() / gamma.len()), "room for the moments of all rows");
+    // SAFETY: every kernel sets all rows of `y`, as there are rows of `x`, and room for moments, for all of them.
+    unsafe { y.set_by(|y| forward(x, residual, gamma, beta, moments, y)) };
 }
 
 multiversion! {
     fn forward_any(
-        x: &[f32], gamma: &[f32], beta: &[f32], moments: &mut [f32], y: &mut [f32],
+        x: &[f32], residual: Residual<'_>, gamma: &[f32], beta: &[f32], moments: &mut [f32],
+        y: &mut [MaybeUninit<f32>],
     ) = forward_body
 }
 
 #[inline(always)]
-fn forward_body<const FMA: bool>(x: &[f32], gamma: &[f32], beta: &[f32], moments: &mut [f32], y: &mut [f32]) {
+fn forward_body<const FMA: bool>(
+    x: &[f32],
+    residual: Residual<'_>,
+    gamma: &[f32],
+    beta: &[f32],
+    moments: &mut [f32],
+    y: &mut [MaybeUninit<f32>],
+) {
     let width = gamma.len();
     let beta = &beta[..width];
     for (row, (x, y)) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).enumerate() {
+        let residual = &residual.row(row, width)[..width];
         let (mean, scale) = moments_of(x);
         let at = moments_at(row);
         (moments[at], moments[at + ROWS]) = (mean, scale);
         let (x, y) = (&x[..width], &mut y[..width]);
         for i in 0..width {
             let out = mul_add::<FMA>((x[i] - mean) * scale, gamma[i], beta[i]);
-            y[i] += if out <= 0.0 { 0.0 } else { out };
+            y[i].write(residual[i] + if out <= 0.0 { 0.0 } else { out });
         }
     }
 }

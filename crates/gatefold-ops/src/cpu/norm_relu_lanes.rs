@@ -4,9 +4,12 @@
 
 // N vectors of a row
 
+use std::mem::MaybeUninit;
+
 use super::{
     gat_four::{eights, eights_mut},
     lanes::{Lanes, Quad, Vector, vectorised_wide},
+    norm_relu_kernel::Residual,
 };
 use crate::norm_relu::EPSILON;
 
@@ -79,32 +82,35 @@ fn rows_from<const N: usize>(x: &[[f32; 8]], first: usize) -> [&[[f32; 8]]; ROWS
 }
 
 vectorised_wide! {
-    /// `y += relu(LayerNorm(x) * gain + bias)` for some rows; `moments` takes mean and reciprocal standard
-    /// deviation of each.
+    /// `y = residual + relu(LayerNorm(x) * gain + bias)` for some rows, all of which it sets; `moments` takes mean
+    /// and reciprocal standard deviation of each.
     pub(super) fn forward<const N: usize>(
-        x: &[f32], gain: &[f32], bias: &[f32], moments: &mut [f32], y: &mut [f32],
+        x: &[f32], residual: Residual<'_>, gain: &[f32], bias: &[f32], moments: &mut [f32],
+        y: &mut [MaybeUninit<f32>],
     ) = forward_body by N
 }
 
 #[inline(always)]
 fn forward_body<W: Vector, const N: usize>(
     x: &[f32],
+    residual: Residual<'_>,
     gain: &[f32],
     bias: &[f32],
     moments: &mut [f32],
-    y: &mut [f32],
+    y: &mut [MaybeUninit<f32>],
 ) {
     let (x, parameters) = (eights(x), [&eights(gain)[..N], &eights(bias)[..N]]);
     let moments = of_rows_mut(moments);
     for (block, moments) in moments.iter_mut().enumerate() {
         *moments = moments_of::<W::Lanes, N>(rows_from::<N>(x, block * ROWS));
     }
-    let blocks = eights_mut(y).chunks_mut(ROWS * N).zip(x.chunks(ROWS * N));
-    for ((y, x), &moments) in blocks.zip(moments.iter()) {
+    let (y, _) = y.as_chunks_mut();
+    let blocks = y.chunks_mut(ROWS * N).zip(x.chunks(ROWS * N));
+    for (block, ((y, x), &moments)) in blocks.zip(moments.iter()).enumerate() {
         // Known to be four nearly always, so that the loop over them is no loop.
         match y.len() / N {
-            ROWS => add_normed::<W, N>(ROWS, x, moments, parameters, y),
-            rows => add_normed::<W, N>(rows, x, moments, parameters, y),
+            ROWS => add_normed::<W, N>(ROWS, x, residual, block, moments, parameters, y),
+            rows => add_normed::<W, N>(rows, x, residual, block, moments, parameters, y),
         }
     }
 }
@@ -114,18 +120,24 @@ fn forward_body<W: Vector, const N: usize>(
 fn add_normed<W: Vector, const N: usize>(
     rows: usize,
     x: &[[f32; 8]],
+    residual: Residual<'_>,
+    block: usize,
     [mean, scale]: OfRows,
     [gain, bias]: [&[[f32; 8]]; 2],
-    y: &mut [[f32; 8]],
+    y: &mut [[MaybeUninit<f32>; 8]],
 ) {
     let (x, y) = (&x[..rows * N], &mut y[..rows * N]);
+    let mut added = [&x[..N]; ROWS];
+    for r in 0..rows {
+        added[r] = &eights(residual.row(block * ROWS + r, 8 * N))[..N];
+    }
     for v in (0..N).step_by(W::EIGHTS) {
         let (weight, offset) = (W::load(&gain[v..]), W::load(&bias[v..]));
         for r in 0..rows {
             let at = r * N + v;
             let normed = W::load(&x[at..]).sub(W::splat(mean[r])).mul(W::splat(scale[r]));
             let out = normed.mul_add(weight, offset);
-            out.where_above_zero(out).add(W::load(&y[at..])).store(&mut y[at..]);
+            out.where_above_zero(out).add(W::load(&added[r][v..])).set(&mut y[at..]);
         }
     }
 }

@@ -68,26 +68,6 @@ impl<'a> Part<'a> {
         unsafe { self.set_by(|elements| elements.fill(MaybeUninit::new(0.0))) }
     }
 
-    /// Sets the elements to those of `from`, which are as many.
-    pub(crate) fn copied(self, from: &[f32]) -> &'a mut [f32] {
-        self.copied_rows(std::iter::once(from))
-    }
-
-    /// Sets the elements to those of some rows, one after the other, which together are as many.
-    pub(crate) fn copied_rows<'b>(self, rows: impl Iterator<Item = &'b [f32]>) -> &'a mut [f32] {
-        // SAFETY: `MaybeUninit<f32>` lies in memory as `f32` does; all elements are set, as asserted.
-        unsafe {
-            self.set_by(|mut rest| {
-                for row in rows {
-                    let to;
-                    (to, rest) = rest.split_at_mut(row.len());
-                    to.copy_from_slice(&*(std::ptr::from_ref(row) as *const [MaybeUninit<f32>]));
-                }
-                assert!(rest.is_empty(), "{} elements more than rows have", rest.len());
-            })
-        }
-    }
-
     /// # Safety
     /// `set` sets every element.
     pub(crate) unsafe fn set_by(self, set: impl FnOnce(&mut [MaybeUninit<f32>])) -> &'a mut [f32] {
@@ -116,15 +96,9 @@ mod tests {
         let first = rest.take(2).cleared();
         first[1] = 3.0;
         assert!(!rest.is_empty());
-        rest.take(1).copied(&[4.0]);
-        rest.copied_rows([[5.0].as_slice(), &[6.0]].into_iter());
-        assert_eq!(memory.finish(), [0.0, 3.0, 4.0, 5.0, 6.0]);
-    }
-
-    #[test]
-    #[should_panic(expected = "1 elements more than rows have")]
-    fn rows_are_as_many_numbers_as_there_is_room_for() {
-        Unset::new(3).whole().copied_rows([[5.0].as_slice(), &[6.0]].into_iter());
+        // SAFETY: all elements are set.
+        unsafe { rest.set_by(|rest| rest.fill(MaybeUninit::new(4.0))) };
+        assert_eq!(memory.finish(), [0.0, 3.0, 4.0, 4.0, 4.0]);
     }
 
     #[test]
