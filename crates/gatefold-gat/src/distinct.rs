@@ -15,13 +15,13 @@ use crate::topology::{LayerTopology, Topology};
 /// States that are looked at before it is decided whether distinct rows pay.
 const LOOKED_AT: usize = 16;
 
-/// States whose rows make one graph: fewer repeat less, more leave the cache.
-const STATES: usize = 128;
+/// States whose rows make one graph, at least and at most: fewer repeat less, more leave the cache.
+const STATES: [usize; 2] = [128, 256];
 
 /// Floating-point operations that take as long as finding a row, roughly.
 const COST: usize = 100;
 
-/// The distinct rows of a batch, as one graph for each [`STATES`] states.
+/// The distinct rows of a batch, as one graph for some [`STATES`] each.
 #[derive(Debug)]
 pub(crate) struct DistinctRows {
     /// Input row of the encoder of each distinct input, all graphs one after the other.
@@ -56,7 +56,9 @@ impl DistinctRows {
             return None;
         }
         let mut begun = Some(search);
-        let graphs = (0..states).step_by(STATES).map(|first| first..states.min(first + STATES));
+        // Two graphs, so that a second thread has work, unless that would be too few or too many states.
+        let of_graph = (states / 2).clamp(STATES[0], STATES[1]);
+        let graphs = (0..states).step_by(of_graph).map(|first| first..states.min(first + of_graph));
         let tasks = graphs.map(|states| match begun.take() {
             Some(search) => (Some(search), looked_at..states.end),
             None => (None, states),

@@ -198,16 +198,20 @@ fn what_repeats_is_computed_once() {
         graph.add_edge(&leaf.to_string(), "centre", "leads").unwrap();
     }
     let mut case = Case::draw(0);
-    (case.config, case.features, case.states) = (GatConfig { layers: 1, ..GatConfig::default() }, 0, 150);
+    (case.config, case.features) = (GatConfig { layers: 1, ..GatConfig::default() }, 0);
     (case.graph, case.node_features) = (graph.with_self_loops(), Vec::new());
-    // One of three leaves is active in each state, one of them to two degrees.
-    case.activations = vec![0.0; 150 * 21];
-    for state in 0..150 {
-        case.activations[state * 21 + 1 + state % 3] = if state % 12 == 0 { 0.5 } else { 1.0 };
+    // Graphs of 128 states; of 128 and 22; of 200 each; of 256 each and 88.
+    for (states, graphs) in [(128, 1), (150, 2), (400, 2), (600, 3)] {
+        // One of three leaves is active in each state, one of them to two degrees.
+        case.states = states;
+        case.activations = vec![0.0; states * 21];
+        for state in 0..states {
+            case.activations[state * 21 + 1 + state % 3] = if state % 12 == 0 { 0.5 } else { 1.0 };
+        }
+        // In each graph 21 rows at rest and 4 moved ones lead to 1 and 4.
+        let distinct = case.some(&case.encoder::<Flex>()).distinct;
+        assert_eq!(distinct, Some(graphs * (21 + 4 + 1 + 4)), "{states} states");
     }
-    // 128 states make a graph: 21 rows at rest and 4 moved ones lead to 1 and 4; then the other 22.
-    let distinct = case.some(&case.encoder::<Flex>()).distinct;
-    assert_eq!(distinct, Some(2 * (21 + 4 + 1 + 4)));
 }
 
 #[test]

@@ -107,7 +107,6 @@ pub trait OpsBackend: Backend {
     }
 
     /// See [`crate::gat_layer`]; the attention may be left out unless `traced`.
-    #[expect(clippy::too_many_arguments, reason = "one for each thing that a layer is made of")]
     fn gat_layer(
         rows: GatRows<Self>,
         scoring: GatScoring<Self>,
