@@ -78,16 +78,19 @@ macro_rules! layer_of_graphs {
         let norm = $norm.map(unwrap);
         let (out, attention) = match $rows {
             GatRows::Project { x, weight } => {
-                layer_of_rows!(gat_layer, $entry $(, $checkpoints)?; unwrap(x), unwrap(weight); $scoring, norm; true, given)
+                let (x, weight) = (unwrap(x), unwrap(weight));
+                layer_of_rows!(gat_layer, $entry $(, $checkpoints)?; x, weight; $scoring, norm; true, given)
             }
             GatRows::Projected { x, h } => {
-                layer_of_rows!(gat_layer, $entry $(, $checkpoints)?; unwrap(x), unwrap(h); $scoring, norm; false, given)
+                let (x, h) = (unwrap(x), unwrap(h));
+                layer_of_rows!(gat_layer, $entry $(, $checkpoints)?; x, h; $scoring, norm; false, given)
             }
             GatRows::Embedded { inputs, x, h } => {
-                let ([base, directions], [base_h, directions_h]) = (x.map(unwrap), h.map(unwrap));
+                let (numbers, [base, directions], [base_h, directions_h]) =
+                    (unwrap(inputs), x.map(unwrap), h.map(unwrap));
                 layer_of_rows!(
-                    gat_embedded, $entry $(, $checkpoints)?; base, directions, base_h, directions_h; $scoring, norm;
-                    unwrap(inputs), given
+                    gat_embedded, $entry $(, $checkpoints)?; base, directions, base_h, directions_h;
+                    $scoring, norm; numbers, given
                 )
             }
         };
@@ -97,7 +100,7 @@ macro_rules! layer_of_graphs {
 
 /// A graph attention layer over rows of one kind, by the tensors that its rows, its scores and its norm take.
 macro_rules! layer_of_rows {
-    ($module:ident, $entry:ident $(, $checkpoints:ident)?; $($rows:expr),+; $scoring:ident, $norm:ident;
+    ($module:ident, $entry:ident $(, $checkpoints:ident)?; $($rows:ident),+; $scoring:ident, $norm:ident;
         $($more:expr),+) => {{
         let [gain, bias] = $norm;
         match $scoring {

@@ -116,7 +116,7 @@ impl<const N: usize> Backward<Flex, N> for GatEmbedded {
         let State { inputs, numbers, given, trace } = &ops.state;
         let ((block, work), [nodes, count, width, row]) = layer(inputs, numbers, given);
         let (numbers, g) = (floats(numbers), floats(&g));
-        let Trace { attention, moments, met } = trace.each_ref().map(|kept| &kept[..]);
+        let trace = trace.each_ref().map(|kept| &kept[..]);
         let directions = panels(&inputs[3], nodes);
         let sizes = [nodes * width, count * width, nodes * row, count * row];
         let graphs = if g.is_empty() { 0 } else { work.batch };
@@ -125,20 +125,16 @@ impl<const N: usize> Backward<Flex, N> for GatEmbedded {
             let mut d_parameters = vec![0.0; block.num_parameters()];
             let mut d_embedded = sizes.map(|size| vec![0.0; size]);
             for graphs in cut(task, work.graphs) {
-                let [start, end] = block.ends(&graphs);
-                let after = block.ends(&(graphs.end..work.batch.min(graphs.end + work.graphs)));
+                let ends @ [start, end] = block.ends(&graphs);
+                let [from, to] = block.ends(&(graphs.end..work.batch.min(graphs.end + work.graphs)));
                 let mut passing = Scratch::new(2 * (end.h - start.h) + end.x - start.x);
                 let (h, rest) = passing.split_at_mut(end.h - start.h);
                 let (d_h, d_x) = rest.split_at_mut(h.len());
                 let numbers = &numbers[start.x / width * count..end.x / width * count];
                 let of_g = &g[start.y..end.y];
                 embed::rows(numbers, &directions, floats(&inputs[2]), h);
-                let trace = Trace {
-                    attention: &attention[start.attention..end.attention],
-                    moments: &moments[start.moments..end.moments],
-                    met: if met.is_empty() { &[] } else { &met[start.y..end.y] },
-                };
-                backward_blocks(&block, graphs.clone(), h, trace, of_g, d_h, &mut d_parameters);
+                let of_trace = trace.between(&ends);
+                backward_blocks(&block, graphs.clone(), h, of_trace, of_g, d_h, &mut d_parameters);
                 let d_x = if block.rows_stay(graphs.clone()) {
                     of_g
                 } else {
@@ -147,8 +143,8 @@ impl<const N: usize> Backward<Flex, N> for GatEmbedded {
                     d_x
                 };
                 // The next chunk comes while the products of this one are computed.
-                prefetch(&attention[after[0].attention..after[1].attention]);
-                let soon = Soon::of(&g[after[0].y..after[1].y]);
+                prefetch(&trace.attention[from.attention..to.attention]);
+                let soon = Soon::of(&g[from.y..to.y]);
                 let [d_base, d_directions, d_base_h, d_directions_h] =
                     d_embedded.each_mut().map(|sums| &mut sums[..]);
                 add_gradients(numbers, d_h, [d_base_h, d_directions_h], [count, row], soon);

@@ -39,7 +39,7 @@ use crate::GatHeads;
 pub(super) use super::gat_layer_kernel::Graphs;
 
 /// Rows of a chunk, roughly: as many whole graphs as have so many.
-pub(super) const CHUNK: usize = 256;
+const CHUNK: usize = 256;
 
 /// Edges of a target, on average, from which on reading a row back costs less than adding it up again.
 const MANY_EDGES: usize = 16;
@@ -307,7 +307,7 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
         let panels = wants_product.then(|| Panels::new(weight(), all.sources));
         let h = projected.as_ref().map_or_else(|| floats(&inputs[1]), |projected| &projected[..]);
         let (x, g) = (floats(&inputs[0]), floats(&whole_g));
-        let Trace { attention, moments, met } = trace.each_ref().map(|kept| &kept[..]);
+        let trace = trace.each_ref().map(|kept| &kept[..]);
 
         let mut tasks = Vec::new();
         let (mut rest_x, mut rest_rows) = (d_x.whole(), d_rows.whole());
@@ -328,17 +328,13 @@ impl<const N: usize> Backward<Flex, N> for GatLayer {
             let mut passing = Scratch::new(if projects { end.h - start.h } else { 0 });
             let d_h = if projects { &mut passing[..] } else { d_rows.cleared() };
             let (of_h, of_g) = (&h[start.h..end.h], &g[start.y..end.y]);
-            let trace = Trace {
-                attention: &attention[start.attention..end.attention],
-                moments: &moments[start.moments..end.moments],
-                met: if met.is_empty() { &[] } else { &met[start.y..end.y] },
-            };
-            backward_blocks(&block, graphs.clone(), of_h, trace, of_g, d_h, &mut d_parameters);
+            let of_trace = trace.between(&[start, end]);
+            backward_blocks(&block, graphs.clone(), of_h, of_trace, of_g, d_h, &mut d_parameters);
             let mut soon = [Soon::default(); 2];
             if graphs.end < work.batch {
                 let of = |last: usize| block.numbers(block.before[work.batch.min(last)]);
                 let (first, chunk) = (of(graphs.end + 1), of(graphs.end + work.graphs));
-                prefetch(&attention[end.attention..first.attention]);
+                prefetch(&trace.attention[end.attention..first.attention]);
                 if projects {
                     // The next chunk comes while the products of this one are computed.
                     soon = [Soon::of(&h[end.h..chunk.h]), Soon::of(&g[end.y..chunk.y])];

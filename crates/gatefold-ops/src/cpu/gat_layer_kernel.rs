@@ -160,6 +160,17 @@ pub(super) struct Trace<T> {
     pub(super) met: T,
 }
 
+impl<'a> Trace<&'a [f32]> {
+    /// That of the rows between two places.
+    pub(super) fn between(&self, [start, end]: &[Numbers; 2]) -> Trace<&'a [f32]> {
+        Trace {
+            attention: &self.attention[start.attention..end.attention],
+            moments: &self.moments[start.moments..end.moments],
+            met: if self.met.is_empty() { &[] } else { &self.met[start.y..end.y] },
+        }
+    }
+}
+
 impl<T> Trace<T> {
     pub(super) fn each_ref(&self) -> Trace<&T> {
         Trace { attention: &self.attention, moments: &self.moments, met: &self.met }
