@@ -64,6 +64,18 @@ pub(super) fn flex(base: FlexTensor, inputs: FlexTensor, directions: FlexTensor)
     run(&row_major(base), &row_major(inputs), &row_major(directions))
 }
 
+/// Adds to the gradients of base and directions that of the rows `g` of some graphs, before what is wanted `soon`.
+pub(super) fn add_gradients(
+    numbers: &[f32],
+    g: &[f32],
+    [d_base, d_directions]: [&mut [f32]; 2],
+    [count, width]: [usize; 2],
+    soon: Soon,
+) {
+    add_rows(g, d_base);
+    add_weight_gradient(numbers, g, d_directions, [g.len() / width, count, width], soon);
+}
+
 #[derive(Debug)]
 struct Embed;
 
@@ -82,13 +94,11 @@ impl Backward<Flex, 2> for Embed {
         };
         let parts = map_tasks(tasks, (1 + 2 * numbers) * g.len(), |(inputs, g)| {
             let (mut d_base, mut d_directions) = (vec![0.0; size], vec![0.0; numbers * width]);
-            let shape = [nodes, numbers, width];
             for (graph, (inputs, of_graph)) in
                 inputs.chunks_exact(nodes * numbers).zip(g.chunks_exact(size)).enumerate()
             {
                 let next = Soon::of(g.chunks_exact(size).nth(graph + 1).unwrap_or_default());
-                add_rows(of_graph, &mut d_base);
-                add_weight_gradient(inputs, of_graph, &mut d_directions, shape, next);
+                add_gradients(inputs, of_graph, [&mut d_base, &mut d_directions], [numbers, width], next);
             }
             (d_base, d_directions)
         });

@@ -24,7 +24,6 @@ use super::{
     gat_layer::{Given, Keep, Outcome, Work, block, cut, forward, ready, register_learned, untracked},
     gat_layer_kernel::{Block, Trace, backward_blocks},
     kept::Kept,
-    linear::{add_rows, add_weight_gradient},
     panels::{Matrix, Panels},
     prefetch::{Soon, prefetch},
     scratch::Scratch,
@@ -93,18 +92,6 @@ pub(super) fn flex<const N: usize>(
     (out, seen)
 }
 
-/// Adds to the gradients of base and directions that of the rows of some graphs.
-fn add_gradients(
-    numbers: &[f32],
-    g: &[f32],
-    [d_base, d_directions]: [&mut [f32]; 2],
-    [count, width]: [usize; 2],
-    soon: Soon,
-) {
-    add_rows(g, d_base);
-    add_weight_gradient(numbers, g, d_directions, [g.len() / width, count, width], soon);
-}
-
 #[derive(Debug)]
 struct GatEmbedded;
 
@@ -147,8 +134,8 @@ impl<const N: usize> Backward<Flex, N> for GatEmbedded {
                 let soon = Soon::of(&g[from.y..to.y]);
                 let [d_base, d_directions, d_base_h, d_directions_h] =
                     d_embedded.each_mut().map(|sums| &mut sums[..]);
-                add_gradients(numbers, d_h, [d_base_h, d_directions_h], [count, row], soon);
-                add_gradients(numbers, d_x, [d_base, d_directions], [count, width], Soon::default());
+                embed::add_gradients(numbers, d_h, [d_base_h, d_directions_h], [count, row], soon);
+                embed::add_gradients(numbers, d_x, [d_base, d_directions], [count, width], Soon::default());
             }
             (d_parameters, d_embedded)
         });

@@ -105,6 +105,7 @@ pub(super) fn block<'a>(
     product: usize,
 ) -> (Block<'a>, Work) {
     let [weights @ .., relation_bias, gain, bias] = learned else { unreachable!("a norm has two") };
+    let sources = batch * rows;
     let (batch, graphs) = match &given.graphs {
         Graphs::Same(_) => (batch, (CHUNK / rows.max(1)).max(1)),
         Graphs::Each(graphs) => (graphs.len(), 1),
@@ -112,6 +113,7 @@ pub(super) fn block<'a>(
     let layer = Layer::new(weights, relation_bias, given.graphs.edges(0), given.slope);
     let before = counts_before(&given.graphs, batch);
     let all = before[batch];
+    debug_assert_eq!(sources, all.sources);
     let flops = layer.flops_of(all.sources + all.targets, all.edges) + product * all.sources;
     (
         Block {

@@ -37,10 +37,13 @@ fn run(
     if !rest.is_empty() {
         let flops = 12 * rest.len();
         let rows = floats(x).chunks(size).zip(moments.chunks_mut(num_moments(CHUNK)));
-        let tasks: Vec<_> = rows.map(|(x, moments)| (x, moments, rest.take(x.len()))).collect();
-        map_tasks(tasks.into_iter().enumerate().collect(), flops, |(chunk, (x, moments, y))| {
-            let residual = residual.as_ref().map_or(&zeros[..], |rows| &floats(rows)[chunk * size..]);
-            forward_rows(x, Residual::all(residual), floats(gamma), floats(beta), moments, y);
+        let residual = residual.as_ref().map(floats);
+        let tasks = rows.enumerate().map(|(chunk, (x, moments))| {
+            let residual = residual.map_or(&zeros[..], |rows| &rows[chunk * size..]);
+            (x, Residual::all(residual), moments, rest.take(x.len()))
+        });
+        map_tasks(tasks.collect(), flops, |(x, residual, moments, y)| {
+            forward_rows(x, residual, floats(gamma), floats(beta), moments, y);
         });
     }
     (tensor(y.finish(), shape), moments)
