@@ -2,6 +2,10 @@
 
 // B rows, K experts, P pairs, A width of the items
 
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+
 use burn::backend::{
     Flex,
     autodiff::{
@@ -17,6 +21,7 @@ use super::{
     flat::{Tracked, dims, floats, row_major, tensor},
     level::multiversion,
     math::{add_scaled, dot},
+    prefetch::prefetch,
     unset::Unset,
 };
 use crate::ActivePairs;
@@ -24,12 +29,18 @@ use crate::ActivePairs;
 /// Rows or pairs per chunk.
 const CHUNK: usize = 256;
 
+/// So many rows or pairs ahead one that lies anywhere is asked for.
+const AHEAD: usize = 8;
+
 fn run_pack(x: FlexTensor, pairs: &ActivePairs) -> FlexTensor {
     let x = row_major(x);
     let [_, width] = dims(&x);
     let x = floats(&x);
     let mut out = Vec::with_capacity(pairs.len() * width);
-    for &row in pairs.rows() {
+    for (pair, &row) in pairs.rows().iter().enumerate() {
+        if let Some(&row) = pairs.rows().get(pair + AHEAD) {
+            prefetch(&x[row * width..(row + 1) * width]);
+        }
         out.extend_from_slice(&x[row * width..(row + 1) * width]);
     }
     tensor(out, [pairs.len(), width])
@@ -53,6 +64,10 @@ fn add_body<const FMA: bool>(
     out: &mut [f32],
 ) {
     for (row, out) in out.chunks_exact_mut(width).enumerate() {
+        if first + row + AHEAD < pairs.num_rows() {
+            let soon = pairs.of_row(first + row + AHEAD);
+            soon.iter().for_each(|&pair| prefetch(&items[pair * width..(pair + 1) * width]));
+        }
         for &pair in pairs.of_row(first + row) {
             let weight = weights.map_or(1.0, |weights| weights[pairs.gates()[pair]]);
             add_scaled::<FMA>(out, weight, &items[pair * width..(pair + 1) * width]);
@@ -76,10 +91,10 @@ fn sum_pairs(weights: Option<&[f32]>, items: &FlexTensor, pairs: &ActivePairs) -
 }
 
 multiversion! {
-    /// The gradients of some pairs' weights and items, from pair `first` on.
+    /// The gradients of some pairs' weights and items, from pair `first` on; it sets every number of both.
     fn backward_pairs(
         weights: &[f32], items: &[f32], g: &[f32], pairs: &ActivePairs, first: usize,
-        d_weights: &mut [f32], d_items: &mut [f32],
+        d_weights: &mut [f32], d_items: &mut [MaybeUninit<f32>],
     ) = backward_body
 }
 
@@ -91,16 +106,19 @@ fn backward_body<const FMA: bool>(
     pairs: &ActivePairs,
     first: usize,
     d_weights: &mut [f32],
-    d_items: &mut [f32],
+    d_items: &mut [MaybeUninit<f32>],
 ) {
     let width = d_items.len() / d_weights.len();
     for (at, (d_weight, d_item)) in d_weights.iter_mut().zip(d_items.chunks_exact_mut(width)).enumerate() {
         let pair = first + at;
+        if let Some(&row) = pairs.rows().get(pair + AHEAD) {
+            prefetch(&g[row * width..(row + 1) * width]);
+        }
         let (row, weight) = (pairs.rows()[pair], weights[pairs.gates()[pair]]);
         let g = &g[row * width..(row + 1) * width];
         *d_weight = dot::<FMA>(g, &items[pair * width..(pair + 1) * width]);
         for (d, &g) in d_item.iter_mut().zip(g) {
-            *d = weight * g;
+            d.write(weight * g);
         }
     }
 }
@@ -160,7 +178,11 @@ impl Backward<Flex, 2> for Mix {
             });
             map_tasks(tasks.collect(), 3 * count * width, |(first, d_weights, d_items)| {
                 let (weights, items, g) = (floats(&weights), floats(&items), floats(&g));
-                backward_pairs(weights, items, g, &pairs, first, d_weights, d_items.cleared());
+                let set = |d_items: &mut [_]| {
+                    backward_pairs(weights, items, g, &pairs, first, d_weights, d_items);
+                };
+                // SAFETY: there is a weight for each item, so every number is set.
+                unsafe { d_items.set_by(set) };
             });
         }
         let [weights_node, items_node] = ops.parents;
