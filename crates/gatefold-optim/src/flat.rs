@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend, ops::FloatTensor};
-use gatefold_ops::{OpsAutodiffBackend, OpsBackend, adamw_in_place, squared_norms_of_parts};
+use gatefold_ops::{OpsAutodiffBackend, OpsBackend, adamw_in_place, map_tasks, squared_norms_of_parts};
 
 use crate::adamw::{AdamW, Step, bias_corrections, primitive, tensor};
 
@@ -106,15 +106,19 @@ impl<B: OpsBackend> AdamW<B> {
             }
         }
         let (done, numbers) = self.begin(&squares, |at| at, lr, max_norm);
-        let Some(mut numbers) = numbers else { return done };
-        for ((parameters, group), grad) in parameters.into_iter().zip(&mut moments.groups).zip(grads) {
+        let Some(numbers) = numbers else { return done };
+        // A short step, but where its gradient was found and its parameters will be read again: between two cores
+        // they would take longer to pass. This thread begins with the last task.
+        let tasks = parameters.into_iter().zip(&mut moments.groups).zip(grads).rev().collect();
+        map_tasks(tasks, usize::MAX, |((parameters, group), grad)| {
             group.steps += 1;
+            let mut numbers = numbers;
             bias_corrections(&mut numbers, group.steps);
             // An empty tensor takes its place, so that the step finds the only handle of the values.
             let mut all = primitive(std::mem::replace(parameters, Tensor::empty([0], &parameters.device())));
             adamw_in_place::<B>(&mut all, grad, [&mut group.first, &mut group.second], &numbers);
             *parameters = tensor::<B>(all);
-        }
+        });
         done
     }
 }
