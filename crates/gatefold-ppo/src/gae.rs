@@ -25,15 +25,13 @@ pub fn advantages(
         "advantages: shapes of values, next values and ends differ from rewards"
     );
     let mut advantages = Array2::zeros((steps, envs));
-    for env in 0..envs {
-        let mut later = 0.0;
-        for t in (0..steps).rev() {
-            if ends[(t, env)].is_some() {
-                later = 0.0;
-            }
+    let mut later = vec![0.0; envs];
+    for t in (0..steps).rev() {
+        for (env, later) in later.iter_mut().enumerate() {
+            let after = if ends[(t, env)].is_some() { 0.0 } else { *later };
             let delta = rewards[(t, env)] + gamma * next_values[(t, env)] - values[(t, env)];
-            later = delta + gamma * lambda * later;
-            advantages[(t, env)] = later;
+            *later = delta + gamma * lambda * after;
+            advantages[(t, env)] = *later;
         }
     }
     advantages

@@ -44,49 +44,80 @@ impl Order {
         Self::Segments(segments.collect())
     }
 
-    pub(crate) fn shuffle(&mut self, rng: &mut StreamRng) {
+    fn shuffle(&mut self, rng: &mut StreamRng) {
         match self {
             Self::Rows(rows) => rows.shuffle(rng),
             Self::Segments(segments) => segments.shuffle(rng),
         }
     }
 
-    /// Minibatches of at most `size` rows whose sizes differ by at most one row, or segment.
-    pub(crate) fn minibatches<'a>(
-        &'a self,
-        size: usize,
-        batch: &'a Batch,
-    ) -> Box<dyn Iterator<Item = Minibatch> + Send + 'a> {
-        match self {
-            Self::Rows(rows) => Box::new(even_split(rows, size).map(|rows| Minibatch {
-                rows: rows.to_vec(),
+    /// One of the minibatches of at most `size` rows, whose sizes differ by at most one row, or segment; `None`
+    /// behind the last.
+    fn minibatch(&self, number: usize, size: usize, batch: &Batch) -> Option<Minibatch> {
+        Some(match self {
+            Self::Rows(rows) => Minibatch {
+                rows: even_piece(rows, size, number)?.to_vec(),
                 pairs: Default::default(),
                 triples: Default::default(),
-            })),
+            },
             Self::Segments(segments) => {
+                let segments = even_piece(segments, (size / SEGMENT).max(1), number)?;
                 let ends = batch.rollout.ends.as_slice().expect("standard layout");
-                Box::new(even_split(segments, (size / SEGMENT).max(1)).map(move |segments| {
-                    let number = |(segment, rows): (usize, &'a Vec<usize>)| {
-                        let of =
-                            move |&row: &usize| SegmentRow { segment, ends_episode: ends[row].is_some() };
-                        rows.iter().map(of)
-                    };
-                    let places: Vec<SegmentRow> = segments.iter().enumerate().flat_map(number).collect();
-                    Minibatch {
-                        rows: segments.concat(),
-                        pairs: adjacent_pairs(&places),
-                        triples: adjacent_triples(&places),
-                    }
-                }))
+                let places = segments.iter().enumerate().flat_map(|(segment, rows)| {
+                    rows.iter().map(move |&row| SegmentRow { segment, ends_episode: ends[row].is_some() })
+                });
+                let places: Vec<_> = places.collect();
+                Minibatch {
+                    rows: segments.concat(),
+                    pairs: adjacent_pairs(&places),
+                    triples: adjacent_triples(&places),
+                }
             }
-        }
+        })
     }
 }
 
-/// Splits into `ceil(len / size)` pieces whose lengths differ by at most one.
-fn even_split<T>(order: &[T], size: usize) -> impl Iterator<Item = &[T]> {
+/// Piece `number` of `ceil(len / size)` whose lengths differ by at most one.
+fn even_piece<T>(order: &[T], size: usize, number: usize) -> Option<&[T]> {
     let pieces = order.len().div_ceil(size);
-    (0..pieces).map(move |i| &order[i * order.len() / pieces..(i + 1) * order.len() / pieces])
+    (number < pieces).then(|| &order[number * order.len() / pieces..(number + 1) * order.len() / pieces])
+}
+
+/// The minibatches of all epochs; an epoch's order is shuffled when its first one is asked for.
+pub(crate) struct Epochs<'a> {
+    order: Order,
+    batch: &'a Batch,
+    ppo: &'a PpoConfig,
+    rng: &'a mut StreamRng,
+    /// Of the minibatch that comes next.
+    epoch: usize,
+    number: usize,
+}
+
+impl<'a> Epochs<'a> {
+    pub(crate) fn new(order: Order, batch: &'a Batch, ppo: &'a PpoConfig, rng: &'a mut StreamRng) -> Self {
+        Self { order, batch, ppo, rng, epoch: 0, number: 0 }
+    }
+}
+
+impl Iterator for Epochs<'_> {
+    /// Its epoch, its number in the epoch, and itself with its data.
+    type Item = (usize, usize, Minibatch, Gathered);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.epoch < self.ppo.epochs {
+            if self.number == 0 {
+                self.order.shuffle(self.rng);
+            }
+            if let Some(minibatch) = self.order.minibatch(self.number, self.ppo.minibatch, self.batch) {
+                let gathered = Gathered::new(self.batch, &minibatch.rows, self.ppo);
+                self.number += 1;
+                return Some((self.epoch, self.number - 1, minibatch, gathered));
+            }
+            (self.epoch, self.number) = (self.epoch + 1, 0);
+        }
+        None
+    }
 }
 
 /// What a batch holds of a minibatch's rows.
@@ -184,7 +215,8 @@ mod tests {
     fn minibatch_sizes_differ_by_at_most_one_and_cover_every_row() {
         for (rows, size) in [(2048, 64), (100, 32), (7, 2), (5, 5), (6, 4)] {
             let order: Vec<usize> = (0..rows).collect();
-            let lengths: Vec<usize> = even_split(&order, size).map(<[usize]>::len).collect();
+            let pieces = (0..).map_while(|number| even_piece(&order, size, number));
+            let lengths: Vec<usize> = pieces.map(<[usize]>::len).collect();
             let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
             assert!(most - least <= 1 && *most <= size, "{rows} by {size}: {lengths:?}");
             assert_eq!(lengths.iter().sum::<usize>(), rows);
@@ -208,9 +240,10 @@ mod tests {
         rollout.ends[(5, 1)] = Some(EpisodeEnd::Terminated);
         let zeros = Array2::zeros((steps, envs));
         let batch = Batch { rollout, advantages: zeros.clone(), returns: zeros };
-        let mut order = Order::new(&batch, true);
-        order.shuffle(&mut stream(1, Purpose::Shuffle, 0));
-        let minibatches: Vec<Minibatch> = order.minibatches(32, &batch).collect();
+        let ppo = PpoConfig { epochs: 1, minibatch: 32, ..PpoConfig::default() };
+        let mut rng = stream(1, Purpose::Shuffle, 0);
+        let epochs = Epochs::new(Order::new(&batch, true), &batch, &ppo, &mut rng);
+        let minibatches: Vec<Minibatch> = epochs.map(|(_, _, minibatch, _)| minibatch).collect();
 
         let mut rows: Vec<usize> = minibatches.iter().flat_map(|m| m.rows.clone()).collect();
         assert_ne!(rows[..envs], [0, envs, 2 * envs], "shuffled");

@@ -186,8 +186,10 @@ impl Batch {
             ("the value target", &self.returns),
         ];
         all.into_iter().find_map(|(what, values)| {
-            let ((step, env), &value) = values.indexed_iter().find(|(_, value)| !value.is_finite())?;
-            Some((format!("{what} of step {step}, environment {env},"), f64::from(value)))
+            let each = values.as_slice().expect("standard layout");
+            let row = each.iter().position(|value| !value.is_finite())?;
+            let (step, env) = (row / self.rollout.num_envs, row % self.rollout.num_envs);
+            Some((format!("{what} of step {step}, environment {env},"), f64::from(each[row])))
         })
     }
 
@@ -204,10 +206,12 @@ impl Batch {
     pub fn diagnostics(&self) -> Metrics {
         let [returns, values, advantages] = [&self.returns, &self.rollout.values, &self.advantages]
             .map(|all| all.as_slice().expect("standard layout"));
-        let of = |all: &[f32]| moments(all.iter().map(|&x| f64::from(x)));
-        let errors = returns.iter().zip(values).map(|(&r, &v)| f64::from(r) - f64::from(v));
-        let (mean_error, error) = moments(errors);
-        let ((_, returns), (_, values), (_, advantages)) = (of(returns), of(values), of(advantages));
+        let of_row = |row: usize| {
+            let [r, v, a] = [returns[row], values[row], advantages[row]].map(f64::from);
+            [r - v, r, v, a]
+        };
+        let [(mean_error, error), (_, returns), (_, values), (_, advantages)] =
+            moments(returns.len(), of_row);
         let over_returns = |x: f64| if returns == 0.0 { f64::NAN } else { x / returns };
         let last = self.rollout.actions.iter().max().map_or(0, |&action| action as usize);
         let mut counts = vec![0usize; last + 1];
@@ -223,14 +227,29 @@ impl Batch {
     }
 }
 
-/// Mean and variance of all values; the variance of equal ones is exactly 0.
-fn moments(mut values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
-    let count = values.len() as f64;
-    let all = values.clone();
-    let Some(first) = values.next() else { return (f64::NAN, f64::NAN) };
-    let shift = all.clone().map(|x| x - first).sum::<f64>() / count;
-    let squares = all.map(|x| (x - first - shift).powi(2)).sum::<f64>();
-    (first + shift, squares / count)
+/// Mean and variance of each of several quantities over all rows; the variance of equal numbers is exactly 0.
+///
+/// Several at once, because each sum alone would wait for its last addition.
+fn moments<const N: usize>(rows: usize, of_row: impl Fn(usize) -> [f64; N]) -> [(f64, f64); N] {
+    if rows == 0 {
+        return [(f64::NAN, f64::NAN); N];
+    }
+    let (first, count) = (of_row(0), rows as f64);
+    let (mut shift, mut squares) = ([0.0; N], [0.0; N]);
+    for row in 0..rows {
+        let numbers = of_row(row);
+        for n in 0..N {
+            shift[n] += numbers[n] - first[n];
+        }
+    }
+    shift = shift.map(|sum| sum / count);
+    for row in 0..rows {
+        let numbers = of_row(row);
+        for n in 0..N {
+            squares[n] += (numbers[n] - first[n] - shift[n]).powi(2);
+        }
+    }
+    std::array::from_fn(|n| (first[n] + shift[n], squares[n] / count))
 }
 
 #[cfg(test)]
@@ -242,9 +261,13 @@ mod tests {
         let near = |(mean, variance): (f64, f64), expected: (f64, f64)| {
             (mean - expected.0).abs() < 1e-12 && (variance - expected.1).abs() < 1e-12
         };
-        assert!(near(moments([1.0, 2.0, 3.0, 6.0].into_iter()), (3.0, 3.5)));
-        assert!(near(moments((0..1001).map(|i| 1e6 + f64::from(i))), (1e6 + 500.0, 83500.0)));
-        assert_eq!(moments(vec![f64::from(0.1f32); 2047].into_iter()), (f64::from(0.1f32), 0.0));
+        let numbers = [1.0, 2.0, 3.0, 6.0];
+        let [one, other] = moments(4, |i| [numbers[i], -2.0 * numbers[i]]);
+        assert!(near(one, (3.0, 3.5)) && near(other, (-6.0, 14.0)));
+        let [far] = moments(1001, |i| [1e6 + i as f64]);
+        assert!(near(far, (1e6 + 500.0, 83500.0)));
+        assert_eq!(moments(2047, |_| [f64::from(0.1f32)]), [(f64::from(0.1f32), 0.0)]);
+        assert!(moments(0, |_| [0.0])[0].0.is_nan());
     }
 
     #[test]

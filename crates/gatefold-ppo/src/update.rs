@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::collect::to_host;
-use crate::minibatch::{Gathered, Minibatch, Order};
+use crate::minibatch::{Epochs, Gathered, Order};
 use crate::objective::{Objective, Terms};
 use crate::student::Student;
 use crate::{Batch, LossConfig, PpoConfig};
@@ -100,85 +100,81 @@ impl Learner {
         let config = objective.ppo();
         let mut student = Student::new(policy, optimizer, may_be_flat);
         let mut dropout = sibling(rng, Purpose::Dropout);
-        let mut order = Order::new(batch, plan.coefficients.needs_segments());
+        let order = Order::new(batch, plan.coefficients.needs_segments());
+        let mut minibatches = Epochs::new(order, batch, &self.ppo, rng);
         let mut means = MeanAccumulator::new();
+        let mut epoch_kl = MeanAccumulator::new();
         let mut first = None;
         let mut largest: (f64, Option<String>) = (0.0, None);
         let mut last_lr = 0.0;
         let mut at = Place::default();
-        for epoch in 0..self.ppo.epochs {
-            order.shuffle(rng);
-            let mut epoch_kl = MeanAccumulator::new();
-            let with_data = |minibatch: Minibatch| {
-                let gathered = Gathered::new(batch, &minibatch.rows, &self.ppo);
-                (minibatch, gathered)
+        let mut next = minibatches.next();
+        while let Some((epoch, number, minibatch, gathered)) = next {
+            at = Place { epoch, minibatch: number, rows: minibatch.rows.clone() };
+            let (observation, drawn, data) = gathered.tensors::<B>(&self.spec, device);
+            let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
+            let wanted = Wanted {
+                predicted: plan.coefficients.next_operator != 0.0,
+                compared: objective.compared_rows(),
+                attended: objective.attended_rows(student.shape()),
+                dropped: student.shape().draw_graph(minibatch.rows.len(), &mut dropout, device),
             };
-            let mut minibatches = order.minibatches(self.ppo.minibatch, batch).map(with_data).enumerate();
-            let mut next = minibatches.next();
-            while let Some((number, (minibatch, gathered))) = next {
-                at = Place { epoch, minibatch: number, rows: minibatch.rows.clone() };
-                let (observation, drawn, data) = gathered.tensors::<B>(&self.spec, device);
-                let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
-                let wanted = Wanted {
-                    predicted: plan.coefficients.next_operator != 0.0,
-                    compared: objective.compared_rows(),
-                    attended: objective.attended_rows(student.shape()),
-                    dropped: student.shape().draw_graph(minibatch.rows.len(), &mut dropout, device),
-                };
-                let returns = data.returns.clone();
-                // The next one is gathered meanwhile.
-                let cost = Gathered::cost(batch, minibatch.rows.len());
-                let evaluate = || student.evaluate(&observation, input, &wanted, data, &config);
-                let (evaluation, ppo, known);
-                ((evaluation, ppo, known), next) = beside(cost, evaluate, || minibatches.next());
-                let terms = objective.terms(ppo, &evaluation, &observation, returns, &minibatch);
-                let value = f64::from(to_host(terms.loss.clone())[0]);
-                let h_obs = || student.policy().encode_observation(&observation);
-                check(&at, &evaluation, h_obs, &terms, value)?;
-                let statistics =
-                    first.is_none().then(|| objective.statistics(&evaluation, &observation, &minibatch));
-                drop(evaluation);
+            let returns = data.returns.clone();
+            // The next one is gathered meanwhile.
+            let cost = Gathered::cost(batch, minibatch.rows.len());
+            let evaluate = || student.evaluate(&observation, input, &wanted, data, &config);
+            let (evaluation, ppo, known);
+            ((evaluation, ppo, known), next) = beside(cost, evaluate, || minibatches.next());
+            let terms = objective.terms(ppo, &evaluation, &observation, returns, &minibatch);
+            let value = f64::from(to_host(terms.loss.clone())[0]);
+            let h_obs = || student.policy().encode_observation(&observation);
+            check(&at, &evaluation, h_obs, &terms, value)?;
+            let statistics =
+                first.is_none().then(|| objective.statistics(&evaluation, &observation, &minibatch));
+            drop(evaluation);
 
-                let lr = plan.learning_rate.at(*optimizer_steps);
-                let step = student.learn(&terms.loss, known, lr, self.ppo.max_grad_norm);
-                if !step.grad_norm.is_finite() {
-                    let (path, norm) = step.largest;
-                    return Err(non_finite(&at, format!("the gradient of {path}"), norm));
-                }
-                if self.thorough {
-                    check_state(&at, student.shape(), student.optimizer)?;
-                }
-                *optimizer_steps += 1;
-                last_lr = lr;
-
-                let count = minibatch.rows.len() as u64;
-                let stats = &terms.ppo;
-                if let Some(mut statistics) = statistics {
-                    let deviation = f64::from(stats[ppo_stats::MAX_RATIO_DEVIATION]);
-                    statistics.set(names::TRAIN_RATIO_DEVIATION_FIRST, deviation);
-                    first = Some(statistics);
-                }
-                epoch_kl.add(names::TRAIN_APPROX_KL, f64::from(stats[ppo_stats::APPROX_KL]), count);
-                for (name, index) in [
-                    (names::TRAIN_POLICY_LOSS, ppo_stats::POLICY_LOSS),
-                    (names::TRAIN_VALUE_LOSS, ppo_stats::VALUE_LOSS),
-                    (names::TRAIN_ENTROPY, ppo_stats::ENTROPY),
-                    (names::TRAIN_APPROX_KL, ppo_stats::APPROX_KL),
-                    (names::TRAIN_CLIP_FRACTION, ppo_stats::CLIP_FRACTION),
-                ] {
-                    means.add(name, f64::from(stats[index]), count);
-                }
-                terms.report(&mut means, count);
-                means.add(names::TRAIN_LOSS, value, count);
-                means.add(names::TRAIN_GRAD_NORM, step.grad_norm, 1);
-                means.add(names::TRAIN_GRAD_CLIPPED_FRACTION, f64::from(u8::from(step.clipped)), 1);
-                if step.largest.1 > largest.0 || largest.1.is_none() {
-                    largest = (step.largest.1, Some(step.largest.0));
-                }
+            let lr = plan.learning_rate.at(*optimizer_steps);
+            let step = student.learn(&terms.loss, known, lr, self.ppo.max_grad_norm);
+            if !step.grad_norm.is_finite() {
+                let (path, norm) = step.largest;
+                return Err(non_finite(&at, format!("the gradient of {path}"), norm));
             }
-            let kl = epoch_kl.mean(names::TRAIN_APPROX_KL).expect("an epoch has minibatches");
-            if self.ppo.target_kl > 0.0 && kl > f64::from(self.ppo.target_kl) {
-                break;
+            if self.thorough {
+                check_state(&at, student.shape(), student.optimizer)?;
+            }
+            *optimizer_steps += 1;
+            last_lr = lr;
+
+            let count = minibatch.rows.len() as u64;
+            let stats = &terms.ppo;
+            if let Some(mut statistics) = statistics {
+                let deviation = f64::from(stats[ppo_stats::MAX_RATIO_DEVIATION]);
+                statistics.set(names::TRAIN_RATIO_DEVIATION_FIRST, deviation);
+                first = Some(statistics);
+            }
+            epoch_kl.add(names::TRAIN_APPROX_KL, f64::from(stats[ppo_stats::APPROX_KL]), count);
+            for (name, index) in [
+                (names::TRAIN_POLICY_LOSS, ppo_stats::POLICY_LOSS),
+                (names::TRAIN_VALUE_LOSS, ppo_stats::VALUE_LOSS),
+                (names::TRAIN_ENTROPY, ppo_stats::ENTROPY),
+                (names::TRAIN_APPROX_KL, ppo_stats::APPROX_KL),
+                (names::TRAIN_CLIP_FRACTION, ppo_stats::CLIP_FRACTION),
+            ] {
+                means.add(name, f64::from(stats[index]), count);
+            }
+            terms.report(&mut means, count);
+            means.add(names::TRAIN_LOSS, value, count);
+            means.add(names::TRAIN_GRAD_NORM, step.grad_norm, 1);
+            means.add(names::TRAIN_GRAD_CLIPPED_FRACTION, f64::from(u8::from(step.clipped)), 1);
+            if step.largest.1 > largest.0 || largest.1.is_none() {
+                largest = (step.largest.1, Some(step.largest.0));
+            }
+            if next.as_ref().is_none_or(|&(of, ..)| of != epoch) {
+                let kl = epoch_kl.mean(names::TRAIN_APPROX_KL).expect("an epoch has minibatches");
+                if self.ppo.target_kl > 0.0 && kl > f64::from(self.ppo.target_kl) {
+                    break;
+                }
+                epoch_kl = MeanAccumulator::new();
             }
         }
         let (policy, optimizer) = student.finish();
