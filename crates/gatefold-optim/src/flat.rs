@@ -108,9 +108,10 @@ impl<B: OpsBackend> AdamW<B> {
         let (done, numbers) = self.begin(&squares, |at| at, lr, max_norm);
         let Some(numbers) = numbers else { return done };
         // A short step, but where its gradient was found and its parameters will be read again: between two cores
-        // they would take longer to pass. This thread begins with the last task.
+        // they would take longer to pass. This thread begins with the last task. A device sees one thread.
+        let worth = if B::ON_HOST { usize::MAX } else { 0 };
         let tasks = parameters.into_iter().zip(&mut moments.groups).zip(grads).rev().collect();
-        map_tasks(tasks, usize::MAX, |((parameters, group), grad)| {
+        map_tasks(tasks, worth, |((parameters, group), grad)| {
             group.steps += 1;
             let mut numbers = numbers;
             bias_corrections(&mut numbers, group.steps);
