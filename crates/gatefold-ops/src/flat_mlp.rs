@@ -35,6 +35,11 @@ impl FlatMlp {
         self.layers().flat_map(|([inputs, outputs], _)| [inputs * outputs, outputs])
     }
 
+    /// About the floating-point operations of a forward and a backward pass of so many rows.
+    pub fn learning_flops(&self, rows: usize) -> usize {
+        6 * rows * self.sizes().sum::<usize>()
+    }
+
     /// Outputs of the last layer.
     pub(crate) fn outputs(&self) -> usize {
         self.layers[self.layers.len() - 1].0

@@ -86,12 +86,13 @@ impl<B: OpsBackend> AdamW<B> {
         }
     }
 
-    /// [`step`](Self::step) on the groups' tensors, down a gradient of each.
+    /// [`step`](Self::step) on the groups' tensors, down a gradient of each, which together took so many `flops`.
     pub fn step_flat<'a>(
         &self,
         moments: &mut FlatMoments<B>,
         parameters: impl IntoIterator<Item = &'a mut Tensor<B, 1>>,
         grads: impl IntoIterator<Item = FloatTensor<B>>,
+        flops: usize,
         lr: f64,
         max_norm: f32,
     ) -> Step {
@@ -107,11 +108,12 @@ impl<B: OpsBackend> AdamW<B> {
         }
         let (done, numbers) = self.begin(&squares, |at| at, lr, max_norm);
         let Some(numbers) = numbers else { return done };
-        // A short step, but where its gradient was found and its parameters will be read again: between two cores
-        // they would take longer to pass. This thread begins with the last task. A device sees one thread.
-        let worth = if B::ON_HOST { usize::MAX } else { 0 };
+        // A short step, but where its gradient was found and its parameters will be read again, if the gradients were
+        // shared out: between two cores they would take longer to pass. This thread begins with the last task. A
+        // device sees one thread.
+        let flops = if B::ON_HOST { flops } else { 0 };
         let tasks = parameters.into_iter().zip(&mut moments.groups).zip(grads).rev().collect();
-        map_tasks(tasks, worth, |((parameters, group), grad)| {
+        map_tasks(tasks, flops, |((parameters, group), grad)| {
             group.steps += 1;
             let mut numbers = numbers;
             bias_corrections(&mut numbers, group.steps);

@@ -87,6 +87,8 @@ impl<B: OpsBackend> FlatPolicy<B> {
     ) -> (Evaluation<A>, [Tensor<A, 1>; 2], FlatGradients<A>) {
         let [actor, critic] = [&self.actor, &self.critic].map(|of| (&of.mlp, of.parameters.clone()));
         let x = observation.features.clone();
+        let [rows, _] = x.dims();
+        let flops = [actor.0, critic.0].iter().map(|mlp| mlp.learning_flops(rows)).sum();
         let seen = flat_ppo_loss::<A>(x.clone().inner(), actor, critic, batch.inner(), config);
         let leaf = |critic: &FlatNetwork<B>| Tensor::from_inner(critic.parameters.clone()).require_grad();
         let second_critic: Option<Tensor<A, 1>> = self.second_critic.as_ref().map(leaf);
@@ -102,7 +104,7 @@ impl<B: OpsBackend> FlatPolicy<B> {
             graph: None,
         };
         let ppo = [seen.loss, seen.stats].map(Tensor::from_inner);
-        (evaluation, ppo, FlatGradients { of_ppo: seen.gradients, second_critic })
+        (evaluation, ppo, FlatGradients { of_ppo: seen.gradients, second_critic, flops })
     }
 
     /// The values of each critic `[B]`.
@@ -148,9 +150,15 @@ impl<B: OpsBackend> FlatPolicy<B> {
 pub struct FlatGradients<A: AutodiffBackend> {
     of_ppo: [FloatTensor<A::InnerBackend>; 2],
     second_critic: Option<Tensor<A, 1>>,
+    flops: usize,
 }
 
 impl<A: AutodiffBackend> FlatGradients<A> {
+    /// The floating-point operations that actor and critic were shared out by.
+    pub fn flops(&self) -> usize {
+        self.flops
+    }
+
     /// All of them, of this loss, in the order of [`FlatPolicy::networks`].
     pub fn of(self, loss: &Tensor<A, 1>) -> impl Iterator<Item = FloatTensor<A::InnerBackend>> {
         let second = self.second_critic.map(|leaf| {

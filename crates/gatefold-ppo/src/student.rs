@@ -81,9 +81,10 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         max_norm: f32,
     ) -> Step {
         if let Some(Flat { policy, moments }) = &mut self.flat {
-            let grads = known.expect("the faster form gives it").of(loss);
+            let known = known.expect("the faster form gives it");
             let parameters = policy.networks_mut().map(|network| &mut network.parameters);
-            return self.optimizer.step_flat(moments, parameters, grads, lr, max_norm);
+            let flops = known.flops();
+            return self.optimizer.step_flat(moments, parameters, known.of(loss), flops, lr, max_norm);
         }
         let policy = self.policy.take().expect(THERE);
         let grads = Gradients::of::<B, _>(&policy, loss.backward());

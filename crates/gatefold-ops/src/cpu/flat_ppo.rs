@@ -91,8 +91,8 @@ pub(super) fn flex(
         Net { mlp: actor, parameters: of_actor, loss: policy_loss, y: &mut logits },
     ];
     let data = &Data { x: floats(&x), recorded, config, rows };
-    let cost = 6 * rows * mlps.iter().flat_map(|mlp| mlp.sizes()).sum::<usize>();
-    let learned = map_tasks(nets, cost, |net| net.learn(data));
+    let flops = mlps.iter().map(|mlp| mlp.learning_flops(rows)).sum();
+    let learned = map_tasks(nets, flops, |net| net.learn(data));
     let [(of_values, critic), (of_policy, actor)] = learned.try_into().expect("there are two networks");
     let (loss, stats) = finish(of_policy.into_iter().chain(of_values), rows, config);
     let gradient = |of: Vec<f32>| {
