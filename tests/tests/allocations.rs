@@ -71,7 +71,7 @@ fn an_iteration_allocates_as_often_as_the_one_before_and_keeps_nothing() {
                 (0..count).map(|_| measure(|| drop(trainee.iterate(&plan)))).collect()
             };
             // Moments and buffers that are kept are made in the first ones.
-            let [_, early, late] = [8, 20, 20].map(&mut iterations);
+            let [_, early, late] = [10, 20, 20].map(&mut iterations);
             let name = entry.name;
             // A buffer may have to grow now and then; what every iteration leaves behind adds up.
             let kept: i64 = late.iter().map(|of| of.count_current).sum();

@@ -25,7 +25,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use gatefold_ops::{
     Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer,
-    OpsBackend, PpoBatch, PpoLossConfig, adamw_step, flat_ppo_loss, gat_layer, mlp, pack,
+    OpsBackend, PpoBatch, PpoData, PpoLossConfig, PpoRows, adamw_step, flat_ppo_loss, gat_layer, mlp, pack,
     packed_expert_linear, packed_mix, ppo_loss, simd_level, sparsemax,
 };
 
@@ -221,11 +221,13 @@ fn flat_ppo_loss_of_64() -> Kernel {
         let layers = [(64, Activation::Tanh), (64, Activation::Tanh), (outputs, Activation::Identity)];
         FlatMlp::new(4, layers.to_vec())
     });
-    let parameters = mlps.each_ref().map(|mlp| tensor([mlp.sizes().sum()], 0.2));
-    let (x, batch) = (tensor([64, 4], 1.0), minibatch().inner());
+    let parameters =
+        mlps.each_ref().map(|mlp| tensor::<Flex, 1>([mlp.sizes().sum()], 0.2).into_primitive().tensor());
+    let (data, places) = (PpoData::new(tensor([64, 4], 1.0), minibatch().inner()), Vec::from_iter(0..64));
     Box::new(move || {
-        let [actor, critic] = [0, 1].map(|of| (&mlps[of], parameters[of].clone()));
-        drop(black_box(flat_ppo_loss::<Train>(x.clone(), actor, critic, batch.clone(), &LOSS)));
+        let [actor, critic] = [0, 1].map(|of| (&mlps[of], &parameters[of]));
+        let minibatch = PpoRows { rows: &places, mean: 0.0, deviation: 1.0 };
+        drop(black_box(flat_ppo_loss::<Train>(&data, &minibatch, actor, critic, &LOSS)));
     })
 }
 

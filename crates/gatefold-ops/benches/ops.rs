@@ -4,10 +4,10 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, OpsBackend, PpoBatch, PpoLossConfig,
-    adamw_in_place, adamw_step, composed, entmax15, expert_linear, flat_ppo_loss, gat_attention, linear,
-    norm_relu, pack, packed_expert_linear, packed_mix, ppo_loss, sparsemax, squared_norm,
-    squared_norms_of_parts,
+    Activation, ActivePairs, AdamwStep, FlatGradient, FlatMlp, GatEdges, OpsBackend, PpoBatch, PpoData,
+    PpoLossConfig, PpoRows, adamw_in_place, adamw_step, composed, entmax15, expert_linear, flat_ppo_loss,
+    gat_attention, linear, norm_relu, pack, packed_expert_linear, packed_mix, ppo_loss, sparsemax,
+    squared_norm,
 };
 
 type Train = Autodiff<Flex>;
@@ -356,48 +356,49 @@ mod ppo {
     /// One step as the update takes it: forward, loss, backward, global norm, AdamW.
     #[divan::bench(args = [1, 64, 128, 1024, 4096])]
     fn step_fused(bencher: Bencher<'_, '_>, rows: usize) {
-        let (x, batch, mlps) = (tensor([rows, 4]), minibatch(rows).inner(), networks());
-        let sizes = mlps.each_ref().map(|mlp| mlp.sizes().collect::<Vec<_>>());
-        let counts = sizes.each_ref().map(|sizes| sizes.iter().sum::<usize>());
-        let mut parameters = counts.map(|count| tensor::<Flex, 1>([count]) * 0.2);
+        let (data, mlps) = (PpoData::new(tensor([rows, 4]), minibatch(rows).inner()), networks());
+        let counts = mlps.each_ref().map(|mlp| mlp.sizes().sum());
+        let mut parameters = counts.map(|count| (tensor::<Flex, 1>([count]) * 0.2).into_primitive().tensor());
         let zeros = |count| Tensor::<Flex, 1>::zeros([count], &Default::default()).into_primitive().tensor();
         let mut moments = counts.map(|count| [zeros(count), zeros(count)]);
+        let places: Vec<usize> = (0..rows).collect();
+        let minibatch = PpoRows { rows: &places, mean: 0.0, deviation: 1.0 };
         bencher.bench_local(|| {
-            let [actor, critic] = [0, 1].map(|of| (&mlps[of], parameters[of].clone()));
-            let seen = flat_ppo_loss::<Train>(x.clone(), actor, critic, batch.clone(), &LOSS);
-            let parts = seen.gradients.iter().zip(&sizes);
-            let squares = parts.flat_map(|(grad, sizes)| squared_norms_of_parts::<Flex>(grad, sizes)).sum();
-            let step = scale(squares);
+            let [actor, critic] = [0, 1].map(|of| (&mlps[of], &parameters[of]));
+            let seen = flat_ppo_loss::<Train>(&data, &minibatch, actor, critic, &LOSS);
+            let step = scale(seen.gradients.iter().flat_map(|grad| &grad.squares).sum());
             for ((all, grad), [m, v]) in parameters.iter_mut().zip(seen.gradients).zip(&mut moments) {
-                let value = std::mem::replace(all, Tensor::empty([0], &Default::default()));
-                let mut value = value.into_primitive().tensor();
-                adamw_in_place::<Flex>(&mut value, grad, [m, v], &step);
-                *all = Tensor::from_primitive(TensorPrimitive::Float(value));
+                adamw_in_place::<Flex>(all, grad.values, [m, v], &step);
             }
-            black_box(seen.stats.into_data())
+            black_box((seen.loss, seen.stats))
         });
     }
 
     /// The same by plain tensor operations.
     #[divan::bench(args = [1, 64, 128, 1024])]
     fn step_composed(bencher: Bencher<'_, '_>, rows: usize) {
-        let (x, batch, mlps) = (tensor([rows, 4]), minibatch(rows).inner(), networks());
+        let (data, mlps) = (PpoData::new(tensor([rows, 4]), minibatch(rows).inner()), networks());
+        let places: Vec<usize> = (0..rows).collect();
+        let minibatch = PpoRows { rows: &places, mean: 0.0, deviation: 1.0 };
         let mut learned = mlps.each_ref().map(|mlp| {
             let count = mlp.sizes().sum();
             let zeros = Tensor::<Flex, 1>::zeros([count], &Default::default());
             (tensor::<Flex, 1>([count]) * 0.2, zeros.clone(), zeros)
         });
         bencher.bench_local(|| {
-            let networks = [0, 1].map(|of| (&mlps[of], learned[of].0.clone()));
-            let seen = composed::flat_ppo_loss::<Train>(x.clone(), networks, batch.clone(), &LOSS);
-            let primitive = |grad| Tensor::<Flex, 1>::from_primitive(TensorPrimitive::Float(grad));
+            let parameters = learned.each_ref().map(|(p, ..)| p.clone().into_primitive().tensor());
+            let networks = [0, 1].map(|of| (&mlps[of], &parameters[of]));
+            let seen = composed::flat_ppo_loss::<Train>(&data, &minibatch, networks, &LOSS);
+            let primitive = |grad: FlatGradient<Flex>| {
+                Tensor::<Flex, 1>::from_primitive(TensorPrimitive::Float(grad.values))
+            };
             let grads = seen.gradients.map(primitive);
             let squares = grads.iter().map(|g| composed::squared_norm(g.clone()).into_scalar()).sum::<f32>();
             let step = scale(f64::from(squares));
             for ((p, m, v), grad) in learned.iter_mut().zip(grads) {
                 (*p, *m, *v) = composed::adamw_step(p.clone(), grad, m.clone(), v.clone(), &step);
             }
-            black_box(seen.stats.into_data())
+            black_box((seen.loss, seen.stats))
         });
     }
 }

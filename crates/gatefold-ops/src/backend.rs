@@ -11,7 +11,7 @@ use burn::tensor::{
 use crate::adamw::{composed_in_place, norms_of_parts, norms_one_by_one};
 use crate::{
     Activation, ActivePairs, AdamwStep, Evaluated, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring,
-    MlpLayer, Network, PpoBatch, PpoLossConfig, composed,
+    MlpLayer, Network, PpoBatch, PpoData, PpoLossConfig, PpoRows, composed,
 };
 
 /// A Burn backend with this crate's operations.
@@ -243,11 +243,11 @@ pub trait OpsAutodiffBackend: AutodiffBackend<InnerBackend: OpsBackend> + OpsBac
 
     /// See [`crate::flat_ppo_loss`].
     fn flat_ppo_loss(
-        x: Tensor<Self::InnerBackend, 2>,
+        data: &PpoData<Self::InnerBackend>,
+        minibatch: &PpoRows<'_>,
         networks: [Network<'_, Self::InnerBackend>; 2],
-        batch: PpoBatch<Self::InnerBackend>,
         config: &PpoLossConfig,
     ) -> Evaluated<Self::InnerBackend> {
-        composed::flat_ppo_loss::<Self>(x, networks, batch, config)
+        composed::flat_ppo_loss::<Self>(data, minibatch, networks, config)
     }
 }

@@ -61,7 +61,7 @@ use burn::{
 use crate::adamw::{composed_in_place, norms_of_parts, norms_one_by_one};
 use crate::{
     Activation, ActivePairs, AdamwStep, Evaluated, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring,
-    MlpLayer, Network, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, composed,
+    MlpLayer, Network, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoData, PpoLossConfig, PpoRows, composed,
 };
 use flat::{unwrap, wrap};
 
@@ -460,15 +460,15 @@ impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
     }
 
     fn flat_ppo_loss(
-        x: Tensor<Flex, 2>,
-        [actor, critic]: [Network<'_, Flex>; 2],
-        batch: PpoBatch<Flex>,
+        data: &PpoData<Flex>,
+        minibatch: &PpoRows<'_>,
+        networks: [Network<'_, Flex>; 2],
         config: &PpoLossConfig,
     ) -> Evaluated<Flex> {
-        if !(all_f32!(x, actor.1, critic.1) && batch_is_f32!(batch)) {
-            return composed::flat_ppo_loss::<Self>(x, [actor, critic], batch, config);
+        let [(_, actor), (_, critic)] = networks;
+        if !(all_f32!(data.x, actor, critic) && batch_is_f32!(data.recorded)) {
+            return composed::flat_ppo_loss::<Self>(data, minibatch, networks, config);
         }
-        let parameters = [unwrap(actor.1), unwrap(critic.1)];
-        flat_ppo::flex(unwrap(x), parameters, [actor.0, critic.0], batch, config)
+        flat_ppo::flex(data, minibatch, networks, config)
     }
 }

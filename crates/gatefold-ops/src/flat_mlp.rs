@@ -3,9 +3,9 @@
 //! Everything that Burn, an optimizer and an allocator do for a tensor costs the same for a large and a small
 //! one. For a network of some thousand parameters in a dozen tensors that is as much as the arithmetic.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend, ops::FloatTensor};
 
-use crate::{Activation, MlpLayer, OpsBackend, composed};
+use crate::{Activation, MlpLayer, OpsBackend, composed, squared_norms_of_parts};
 
 /// The layers of an MLP whose parameters lie in one tensor: of each layer the weight `[in, out]`, row-major,
 /// then the bias `[out]`.
@@ -45,11 +45,27 @@ impl FlatMlp {
         self.layers[self.layers.len() - 1].0
     }
 
-    /// Panics unless these can be its input and its parameters.
-    pub(crate) fn check<B: Backend>(&self, x: &Tensor<B, 2>, parameters: &Tensor<B, 1>) {
-        let ([_, inputs], [given]) = (x.dims(), parameters.dims());
-        assert_eq!(inputs, self.inputs, "flat_mlp: columns of x and inputs");
+    /// Panics unless x may have so many columns, and its parameters so many elements.
+    pub(crate) fn check(&self, columns: usize, given: usize) {
+        assert_eq!(columns, self.inputs, "flat_mlp: columns of x and inputs");
         assert_eq!(given, self.sizes().sum::<usize>(), "flat_mlp: parameters given and needed");
+    }
+}
+
+/// A gradient by the parameters of an MLP.
+#[derive(Debug, Clone)]
+pub struct FlatGradient<B: Backend> {
+    /// It itself `[P]`.
+    pub values: FloatTensor<B>,
+    /// The sum of squares of each parameter's part, in the order of [`FlatMlp::sizes`].
+    pub squares: Vec<f64>,
+}
+
+impl<B: OpsBackend> FlatGradient<B> {
+    /// The gradient by the parameters of `mlp`. Panics if it has another number of elements.
+    pub fn new(values: FloatTensor<B>, mlp: &FlatMlp) -> Self {
+        let squares = squared_norms_of_parts::<B>(&values, &mlp.sizes().collect::<Vec<_>>());
+        Self { values, squares }
     }
 }
 
@@ -57,7 +73,7 @@ impl FlatMlp {
 ///
 /// The bits of values and gradients are those of [`mlp`](crate::mlp()). Panics if shapes differ.
 pub fn flat_mlp<B: OpsBackend>(x: Tensor<B, 2>, parameters: Tensor<B, 1>, mlp: &FlatMlp) -> Tensor<B, 2> {
-    mlp.check(&x, &parameters);
+    mlp.check(x.dims()[1], parameters.dims()[0]);
     B::flat_mlp(x, parameters, mlp)
 }
 
@@ -67,7 +83,7 @@ pub fn flat_mlp_column<B: OpsBackend>(
     parameters: Tensor<B, 1>,
     mlp: &FlatMlp,
 ) -> Tensor<B, 1> {
-    mlp.check(&x, &parameters);
+    mlp.check(x.dims()[1], parameters.dims()[0]);
     assert_eq!(mlp.outputs(), 1, "flat_mlp_column: outputs of the last layer");
     B::flat_mlp_column(x, parameters, mlp)
 }

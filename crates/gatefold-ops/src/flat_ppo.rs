@@ -1,75 +1,168 @@
 //! The PPO loss of a policy and a value function that are MLPs, as one operation.
 
 use burn::tensor::{
-    Tensor,
-    backend::{AutodiffBackend, Backend},
-    ops::FloatTensor,
+    Bool, Int, Tensor, TensorData, TensorMetadata, TensorPrimitive,
+    backend::Backend,
+    ops::{BoolTensor, FloatTensor, IntTensor},
 };
 
-use crate::{FlatMlp, OpsAutodiffBackend, PpoBatch, PpoLossConfig, composed};
+use crate::{FlatGradient, FlatMlp, OpsAutodiffBackend, PpoBatch, PpoLossConfig, composed, ppo_stats};
 
 /// An MLP and its parameters `[P]`, as [`flat_mlp`](crate::flat_mlp()) takes them.
-pub type Network<'a, B> = (&'a FlatMlp, Tensor<B, 1>);
+pub type Network<'a, B> = (&'a FlatMlp, &'a FloatTensor<B>);
 
-/// A loss, what it was made of, and its gradients; none of it tracked.
+/// What the losses of many minibatches are computed from: observations and what was recorded with them.
+#[derive(Debug, Clone)]
+pub struct PpoData<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) recorded: Recorded<B>,
+}
+
+/// The primitives of a [`PpoBatch`].
+#[derive(Debug, Clone)]
+pub(crate) struct Recorded<B: Backend> {
+    pub(crate) actions: IntTensor<B>,
+    pub(crate) mask: Option<BoolTensor<B>>,
+    pub(crate) old_log_probs: FloatTensor<B>,
+    pub(crate) advantages: FloatTensor<B>,
+    pub(crate) returns: FloatTensor<B>,
+    pub(crate) old_values: FloatTensor<B>,
+}
+
+impl<B: Backend> PpoData<B> {
+    /// Observations `[N, in]` and what was recorded with them, the advantages not normalised. Panics if there are
+    /// not as many of each.
+    pub fn new(x: Tensor<B, 2>, batch: PpoBatch<B>) -> Self {
+        let [rows, _] = x.dims();
+        batch.check(rows);
+        Self { x: x.into_primitive().tensor(), recorded: Recorded::new(batch) }
+    }
+
+    /// Observations that there are.
+    fn rows(&self) -> usize {
+        self.x.shape()[0]
+    }
+
+    /// Copies of a minibatch's rows, its advantages normalised.
+    fn select(&self, minibatch: &PpoRows<'_>) -> (Tensor<B, 2>, PpoBatch<B>) {
+        let rows: Vec<i32> = minibatch.rows.iter().map(|&row| row as i32).collect();
+        let (count, device) = (rows.len(), B::float_device(&self.x));
+        let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), &device);
+        let of = |all: &FloatTensor<B>| float::<B, 1>(all).select(0, rows.clone());
+        let recorded = &self.recorded;
+        let mask = recorded.mask.as_ref().map(|mask| Tensor::<B, 2, Bool>::from_primitive(mask.clone()));
+        let batch = PpoBatch {
+            actions: Tensor::from_primitive(recorded.actions.clone()).select(0, rows.clone()),
+            mask: mask.map(|mask| mask.int().select(0, rows.clone()).bool()),
+            old_log_probs: of(&recorded.old_log_probs),
+            advantages: (of(&recorded.advantages) - minibatch.mean) / minibatch.deviation,
+            returns: of(&recorded.returns),
+            old_values: of(&recorded.old_values),
+        };
+        (float::<B, 2>(&self.x).select(0, rows), batch)
+    }
+}
+
+impl<B: Backend> Recorded<B> {
+    pub(crate) fn new(batch: PpoBatch<B>) -> Self {
+        let primitive = |t: Tensor<B, 1>| t.into_primitive().tensor();
+        Self {
+            actions: batch.actions.into_primitive(),
+            mask: batch.mask.map(Tensor::into_primitive),
+            old_log_probs: primitive(batch.old_log_probs),
+            advantages: primitive(batch.advantages),
+            returns: primitive(batch.returns),
+            old_values: primitive(batch.old_values),
+        }
+    }
+}
+
+fn float<B: Backend, const D: usize>(primitive: &FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive.clone()))
+}
+
+/// The rows of a minibatch, and how its advantages are normalised: `(advantage - mean) / deviation`.
+#[derive(Debug, Clone, Copy)]
+pub struct PpoRows<'a> {
+    /// Places of the rows in the data, in any order.
+    pub rows: &'a [usize],
+    /// 0 for advantages as they are.
+    pub mean: f64,
+    /// 1 for advantages as they are.
+    pub deviation: f64,
+}
+
+/// A loss, what it was made of, and its gradients.
 #[derive(Debug)]
 pub struct Evaluated<B: Backend> {
-    /// The loss `[1]`.
-    pub loss: Tensor<B, 1>,
-    /// Its statistics, see [`ppo_stats`](crate::ppo_stats).
-    pub stats: Tensor<B, 1>,
+    /// The loss.
+    pub loss: f32,
+    /// Its statistics, see [`ppo_stats`].
+    pub stats: [f32; ppo_stats::COUNT],
     /// Logits `[R, A]`.
     pub logits: Tensor<B, 2>,
     /// Values `[R]`.
     pub values: Tensor<B, 1>,
-    /// The loss's gradients by the parameters `[P]` of actor and critic.
-    pub gradients: [FloatTensor<B>; 2],
+    /// The loss's gradients by the parameters of actor and critic.
+    pub gradients: [FlatGradient<B>; 2],
 }
 
-/// [`ppo_loss`](crate::ppo_loss()) of `[R, A]` logits by `actor` and `[R]` values by `critic` of the same data
-/// `x` `[R, in]`, with its gradients by their parameters.
+/// [`ppo_loss`](crate::ppo_loss()) of `[R, A]` logits by `actor` and `[R]` values by `critic` of the same rows of
+/// `data`, with its gradients by their parameters.
 ///
 /// The gradients come with the loss, so that no graph has to be kept of what led to it. On the CPU each chunk
-/// of rows goes through a network, its terms of the loss and back while it is in cache; the bits are those of the
-/// three operations and their backward passes. `B` is the autodiff backend that finds the gradients elsewhere.
-/// Panics if shapes differ.
+/// of rows is fetched, goes through a network, its terms of the loss and back while it is in cache; the bits are those
+/// of the three operations and their backward passes. `B` is the autodiff backend that finds the gradients elsewhere.
+/// Panics if shapes differ or there is no such row.
 pub fn flat_ppo_loss<B: OpsAutodiffBackend>(
-    x: Tensor<B::InnerBackend, 2>,
+    data: &PpoData<B::InnerBackend>,
+    minibatch: &PpoRows<'_>,
     actor: Network<'_, B::InnerBackend>,
     critic: Network<'_, B::InnerBackend>,
-    batch: PpoBatch<B::InnerBackend>,
     config: &PpoLossConfig,
 ) -> Evaluated<B::InnerBackend> {
-    actor.0.check(&x, &actor.1);
-    critic.0.check(&x, &critic.1);
+    let (columns, rows) = (data.x.shape()[1], data.rows());
+    for (mlp, parameters) in [actor, critic] {
+        mlp.check(columns, parameters.shape().num_elements());
+    }
     assert_eq!(critic.0.outputs(), 1, "flat_ppo_loss: outputs of the critic");
-    assert_eq!(x.dims()[0], batch.actions.dims()[0], "flat_ppo_loss: rows of x and of the minibatch");
-    B::flat_ppo_loss(x, [actor, critic], batch, config)
+    if let Some(mask) = &data.recorded.mask {
+        assert_eq!(mask.shape()[1], actor.0.outputs(), "flat_ppo_loss: actions of the mask and of the actor");
+    }
+    assert!(!minibatch.rows.is_empty(), "flat_ppo_loss: an empty minibatch has no mean");
+    let last = minibatch.rows.iter().copied().max().unwrap_or_default();
+    assert!(last < rows, "flat_ppo_loss: row {last} of {rows}");
+    B::flat_ppo_loss(data, minibatch, [actor, critic], config)
 }
 
 /// [`flat_ppo_loss`] as three operations and what autodiff finds of them.
 pub fn composed<B: OpsAutodiffBackend>(
-    x: Tensor<B::InnerBackend, 2>,
+    data: &PpoData<B::InnerBackend>,
+    minibatch: &PpoRows<'_>,
     networks: [Network<'_, B::InnerBackend>; 2],
-    batch: PpoBatch<B::InnerBackend>,
     config: &PpoLossConfig,
 ) -> Evaluated<B::InnerBackend> {
+    let (x, batch) = data.select(minibatch);
     let x = Tensor::<B, 2>::from_inner(x);
-    let [actor, critic] = networks.map(|(mlp, all)| (mlp, Tensor::<B, 1>::from_inner(all).require_grad()));
-    let logits = composed::flat_mlp(x.clone(), actor.1.clone(), actor.0);
-    let values = composed::flat_mlp_column(x, critic.1.clone(), critic.0);
+    let leaves = networks.map(|(_, all)| Tensor::<B, 1>::from_inner(float(all)).require_grad());
+    let [(actor, _), (critic, _)] = networks;
+    let logits = composed::flat_mlp(x.clone(), leaves[0].clone(), actor);
+    let values = composed::flat_mlp_column(x, leaves[1].clone(), critic);
     let (loss, stats) =
         composed::ppo_loss(logits.clone(), values.clone(), PpoBatch::from_inner(batch), config);
     let mut found = loss.backward();
-    let gradients = [actor.1, critic.1].map(|leaf| gradient(&leaf, &mut found));
-    let [loss, stats, values] = [loss, stats, values].map(Tensor::inner);
-    Evaluated { loss, stats, logits: logits.inner(), values, gradients }
-}
-
-fn gradient<B: AutodiffBackend>(
-    leaf: &Tensor<B, 1>,
-    found: &mut B::Gradients,
-) -> FloatTensor<B::InnerBackend> {
-    let gradient = leaf.grad_remove(found).expect("the loss depends on both networks");
-    gradient.into_primitive().tensor()
+    let gradient = |(mlp, leaf): (&FlatMlp, &Tensor<B, 1>)| {
+        let gradient = leaf.grad_remove(&mut found).expect("the loss depends on both networks");
+        FlatGradient::new(gradient.into_primitive().tensor(), mlp)
+    };
+    let gradients = [(actor, &leaves[0]), (critic, &leaves[1])].map(gradient);
+    let numbers = Tensor::cat(vec![loss.inner(), stats.inner()], 0).into_data().convert::<f32>();
+    let numbers: Vec<f32> = numbers.into_vec().expect("converted to f32");
+    Evaluated {
+        loss: numbers[0],
+        stats: std::array::from_fn(|at| numbers[1 + at]),
+        logits: logits.inner(),
+        values: values.inner(),
+        gradients,
+    }
 }

@@ -24,6 +24,23 @@ pub struct PpoBatch<B: Backend> {
     pub old_values: Tensor<B, 1>,
 }
 
+impl<B: Backend> PpoBatch<B> {
+    /// Panics unless there are so many of everything.
+    pub(crate) fn check(&self, rows: usize) {
+        let lengths = [
+            self.actions.dims()[0],
+            self.old_log_probs.dims()[0],
+            self.advantages.dims()[0],
+            self.returns.dims()[0],
+            self.old_values.dims()[0],
+        ];
+        assert!(lengths == [rows; 5], "PpoBatch: {rows} rows, data of lengths {lengths:?}");
+        if let Some(mask) = &self.mask {
+            assert_eq!(mask.dims()[0], rows, "PpoBatch: rows of the mask");
+        }
+    }
+}
+
 impl<B: AutodiffBackend> PpoBatch<B> {
     /// The same data on the inner backend.
     pub fn inner(self) -> PpoBatch<B::InnerBackend> {
@@ -100,16 +117,9 @@ pub fn ppo_loss<B: OpsBackend>(
     config: &PpoLossConfig,
 ) -> (Tensor<B, 1>, Tensor<B, 1>) {
     let [rows, num_actions] = logits.dims();
-    let lengths = [
-        values.dims()[0],
-        batch.actions.dims()[0],
-        batch.old_log_probs.dims()[0],
-        batch.advantages.dims()[0],
-        batch.returns.dims()[0],
-        batch.old_values.dims()[0],
-    ];
     assert!(rows > 0, "ppo_loss: an empty minibatch has no mean");
-    assert!(lengths == [rows; 6], "ppo_loss: {rows} rows of logits, data of lengths {lengths:?}");
+    assert_eq!(values.dims(), [rows], "ppo_loss: rows of values and of logits");
+    batch.check(rows);
     if let Some(mask) = &batch.mask {
         assert_eq!(mask.dims(), [rows, num_actions], "ppo_loss: shape of the mask");
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend, ops::FloatTensor};
-use gatefold_ops::{OpsAutodiffBackend, OpsBackend, adamw_in_place, map_tasks, squared_norms_of_parts};
+use gatefold_ops::{FlatGradient, OpsAutodiffBackend, OpsBackend, adamw_in_place, map_tasks};
 
 use crate::adamw::{AdamW, Step, bias_corrections, primitive, tensor};
 
@@ -87,40 +87,47 @@ impl<B: OpsBackend> AdamW<B> {
     }
 
     /// [`step`](Self::step) on the groups' tensors, down a gradient of each, which together took so many `flops`.
+    ///
+    /// The parts of a gradient are the parameters of its group. Panics if there are not as many of all.
     pub fn step_flat<'a>(
         &self,
         moments: &mut FlatMoments<B>,
-        parameters: impl IntoIterator<Item = &'a mut Tensor<B, 1>>,
-        grads: impl IntoIterator<Item = FloatTensor<B>>,
+        parameters: impl IntoIterator<Item = &'a mut FloatTensor<B>>,
+        grads: impl IntoIterator<Item = FlatGradient<B>>,
         flops: usize,
         lr: f64,
         max_norm: f32,
-    ) -> Step {
-        let (parameters, grads): (Vec<_>, Vec<_>) =
-            (parameters.into_iter().collect(), grads.into_iter().collect());
-        let given = [parameters.len(), grads.len()];
-        assert_eq!(given, [moments.groups.len(); 2], "parameters and gradients of each group");
+    ) -> Step
+    where
+        FloatTensor<B>: 'a,
+    {
+        let tasks = parameters.into_iter().zip(&mut moments.groups).zip(grads);
+        let tasks: Vec<_> = tasks.map(|((parameters, group), grad)| (parameters, group, grad)).collect();
         let mut squares = vec![0.0; self.moments.len()];
-        for (grad, group) in grads.iter().zip(&moments.groups) {
-            for (&at, square) in group.members.iter().zip(squared_norms_of_parts::<B>(grad, &group.sizes)) {
+        let mut given = 0;
+        for (_, group, grad) in &tasks {
+            assert_eq!(
+                grad.squares.len(),
+                group.members.len(),
+                "parts of a gradient and parameters of its group"
+            );
+            given += group.members.len();
+            for (&at, &square) in group.members.iter().zip(&grad.squares) {
                 squares[at] = square;
             }
         }
+        assert_eq!(given, squares.len(), "parameters and gradients of each group");
         let (done, numbers) = self.begin(&squares, |at| at, lr, max_norm);
         let Some(numbers) = numbers else { return done };
         // A short step, but where its gradient was found and its parameters will be read again, if the gradients were
         // shared out: between two cores they would take longer to pass. This thread begins with the last task. A
         // device sees one thread.
         let flops = if B::ON_HOST { flops } else { 0 };
-        let tasks = parameters.into_iter().zip(&mut moments.groups).zip(grads).rev().collect();
-        map_tasks(tasks, flops, |((parameters, group), grad)| {
+        map_tasks(tasks.into_iter().rev().collect(), flops, |(parameters, group, grad)| {
             group.steps += 1;
             let mut numbers = numbers;
             bias_corrections(&mut numbers, group.steps);
-            // An empty tensor takes its place, so that the step finds the only handle of the values.
-            let mut all = primitive(std::mem::replace(parameters, Tensor::empty([0], &parameters.device())));
-            adamw_in_place::<B>(&mut all, grad, [&mut group.first, &mut group.second], &numbers);
-            *parameters = tensor::<B>(all);
+            adamw_in_place::<B>(parameters, grad.values, [&mut group.first, &mut group.second], &numbers);
         });
         done
     }

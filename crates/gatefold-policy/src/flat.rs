@@ -8,11 +8,11 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::nn::Linear;
-use burn::tensor::{Tensor, backend::AutodiffBackend, ops::FloatTensor};
+use burn::tensor::{Tensor, TensorPrimitive, ops::FloatTensor};
 use gatefold_curriculum::Routing;
 use gatefold_ops::{
-    Activation, FlatMlp, OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, flat_mlp, flat_mlp_column,
-    flat_ppo_loss,
+    Activation, Evaluated, FlatGradient, FlatMlp, OpsAutodiffBackend, OpsBackend, PpoData, PpoLossConfig,
+    PpoRows, flat_mlp, flat_mlp_column, flat_ppo_loss,
 };
 use gatefold_router::Gates;
 use rand::Rng;
@@ -23,8 +23,9 @@ use crate::{ActorCritic, Evaluation, Mlp, Observation, RoutingInput};
 /// An MLP and its parameters.
 #[derive(Debug, Clone)]
 pub struct FlatNetwork<B: OpsBackend> {
-    /// Of each layer the weight `[in, out]`, row-major, then the bias `[out]`.
-    pub parameters: Tensor<B, 1>,
+    /// Of each layer the weight `[in, out]`, row-major, then the bias `[out]`: `[P]`. A primitive, which an
+    /// optimizer changes in place.
+    pub parameters: FloatTensor<B>,
     mlp: FlatMlp,
     ids: Vec<ParamId>,
 }
@@ -42,7 +43,13 @@ impl<B: OpsBackend> FlatNetwork<B> {
             ids.extend([layer.weight.id, bias.id]);
             layers.push((to, activation));
         }
-        Self { parameters: Tensor::cat(each, 0), mlp: FlatMlp::new(inputs, layers), ids }
+        let parameters = Tensor::cat(each, 0).into_primitive().tensor();
+        Self { parameters, mlp: FlatMlp::new(inputs, layers), ids }
+    }
+
+    /// The parameters as a tensor `[P]`.
+    fn tensor(&self) -> Tensor<B, 1> {
+        Tensor::from_primitive(TensorPrimitive::Float(self.parameters.clone()))
     }
 
     /// The module's parameters in their order here.
@@ -52,10 +59,10 @@ impl<B: OpsBackend> FlatNetwork<B> {
 
     /// The parameters one by one, flat.
     fn each(&self) -> impl Iterator<Item = (ParamId, Tensor<B, 1>)> {
-        let mut first = 0;
+        let (all, mut first) = (self.tensor(), 0);
         self.ids.iter().zip(self.mlp.sizes()).map(move |(&id, size)| {
             first += size;
-            (id, self.parameters.clone().narrow(0, first - size, size))
+            (id, all.clone().narrow(0, first - size, size))
         })
     }
 }
@@ -77,34 +84,37 @@ impl<B: OpsBackend> FlatPolicy<B> {
         Self { actor, critic, second_critic }
     }
 
-    /// What [`ActorCritic::evaluate`] gives but for `h_obs`, and the PPO loss of it, with its statistics and its
-    /// gradients. Of all that, the second critic's values alone are tracked.
-    pub fn evaluate_loss<A: OpsAutodiffBackend<InnerBackend = B>>(
+    /// The PPO loss of a minibatch, its statistics and its gradients by the parameters of actor and critic.
+    pub fn ppo_loss<A: OpsAutodiffBackend<InnerBackend = B>>(
         &self,
-        observation: &Observation<A>,
-        batch: PpoBatch<A>,
+        data: &PpoData<B>,
+        minibatch: &PpoRows<'_>,
         config: &PpoLossConfig,
-    ) -> (Evaluation<A>, [Tensor<A, 1>; 2], FlatGradients<A>) {
-        let [actor, critic] = [&self.actor, &self.critic].map(|of| (&of.mlp, of.parameters.clone()));
-        let x = observation.features.clone();
-        let [rows, _] = x.dims();
-        let flops = [actor.0, critic.0].iter().map(|mlp| mlp.learning_flops(rows)).sum();
-        let seen = flat_ppo_loss::<A>(x.clone().inner(), actor, critic, batch.inner(), config);
-        let leaf = |critic: &FlatNetwork<B>| Tensor::from_inner(critic.parameters.clone()).require_grad();
-        let second_critic: Option<Tensor<A, 1>> = self.second_critic.as_ref().map(leaf);
-        let second = self.second_critic.as_ref().zip(second_critic.clone());
-        let evaluation = Evaluation {
-            logits: Tensor::from_inner(seen.logits),
-            values: Tensor::from_inner(seen.values),
-            second_values: second.map(|(critic, leaf)| flat_mlp_column(x, leaf, &critic.mlp)),
-            h_obs: None,
-            gates: None,
-            expert_logits: None,
-            next_operator: None,
-            graph: None,
-        };
-        let ppo = [seen.loss, seen.stats].map(Tensor::from_inner);
-        (evaluation, ppo, FlatGradients { of_ppo: seen.gradients, second_critic, flops })
+    ) -> Evaluated<B> {
+        let [actor, critic] = [&self.actor, &self.critic].map(|of| (&of.mlp, &of.parameters));
+        flat_ppo_loss::<A>(data, minibatch, actor, critic, config)
+    }
+
+    /// About the floating-point operations of [`ppo_loss`](Self::ppo_loss) for so many rows, by which it is shared
+    /// out.
+    pub fn ppo_flops(&self, rows: usize) -> usize {
+        [&self.actor, &self.critic].iter().map(|network| network.mlp.learning_flops(rows)).sum()
+    }
+
+    /// Whether there is a second critic.
+    pub fn has_second_critic(&self) -> bool {
+        self.second_critic.is_some()
+    }
+
+    /// The second critic's values `[B]` of features `[B, F]`, tracked, if there is one.
+    pub fn second_values<A: OpsAutodiffBackend<InnerBackend = B>>(
+        &self,
+        features: Tensor<A, 2>,
+    ) -> Option<SecondValues<A>> {
+        let critic = self.second_critic.as_ref()?;
+        let parameters = Tensor::from_inner(critic.tensor()).require_grad();
+        let values = flat_mlp_column(features, parameters.clone(), &critic.mlp);
+        Some(SecondValues { values, parameters, mlp: critic.mlp.clone() })
     }
 
     /// The values of each critic `[B]`.
@@ -115,7 +125,7 @@ impl<B: OpsBackend> FlatPolicy<B> {
 
     /// The action logits alone `[B, A]`.
     fn logits(&self, observation: &Observation<B>) -> Tensor<B, 2> {
-        flat_mlp(observation.features.clone(), self.actor.parameters.clone(), &self.actor.mlp)
+        flat_mlp(observation.features.clone(), self.actor.tensor(), &self.actor.mlp)
     }
 
     /// Actor, critic and, if there is one, second critic.
@@ -146,31 +156,25 @@ impl<B: OpsBackend> FlatPolicy<B> {
     }
 }
 
-/// What there is of the gradients of a loss that is PPO's with, at most, a loss of the second critic added.
-pub struct FlatGradients<A: AutodiffBackend> {
-    of_ppo: [FloatTensor<A::InnerBackend>; 2],
-    second_critic: Option<Tensor<A, 1>>,
-    flops: usize,
+/// What a second critic says, and what it says it by.
+#[derive(Debug)]
+pub struct SecondValues<A: OpsAutodiffBackend> {
+    /// Its values `[B]`.
+    pub values: Tensor<A, 1>,
+    parameters: Tensor<A, 1>,
+    mlp: FlatMlp,
 }
 
-impl<A: AutodiffBackend> FlatGradients<A> {
-    /// The floating-point operations that actor and critic were shared out by.
-    pub fn flops(&self) -> usize {
-        self.flops
-    }
-
-    /// All of them, of this loss, in the order of [`FlatPolicy::networks`].
-    pub fn of(self, loss: &Tensor<A, 1>) -> impl Iterator<Item = FloatTensor<A::InnerBackend>> {
-        let second = self.second_critic.map(|leaf| {
-            let gradient = leaf.grad_remove(&mut loss.backward()).expect("the loss depends on all networks");
-            gradient.into_primitive().tensor()
-        });
-        self.of_ppo.into_iter().chain(second)
+impl<A: OpsAutodiffBackend> SecondValues<A> {
+    /// The gradient of a loss of these values.
+    pub fn gradient(self, loss: &Tensor<A, 1>) -> FlatGradient<A::InnerBackend> {
+        let gradient = self.parameters.grad_remove(&mut loss.backward()).expect("a loss of these values");
+        FlatGradient::new(gradient.into_primitive().tensor(), &self.mlp)
     }
 }
 
 fn value<B: OpsBackend>(critic: &FlatNetwork<B>, observation: &Observation<B>) -> Tensor<B, 1> {
-    flat_mlp_column(observation.features.clone(), critic.parameters.clone(), &critic.mlp)
+    flat_mlp_column(observation.features.clone(), critic.tensor(), &critic.mlp)
 }
 
 /// A policy as a rollout uses it.

@@ -20,7 +20,7 @@ pub use choice::{Choice, ChoiceError, Pick};
 pub use config::{Architecture, Nonlinearity, PolicyConfig, PolicyError};
 pub use evaluation::{Evaluation, RoutingInput, Wanted};
 pub use experts::Experts;
-pub use flat::{Acted, Acting, FlatGradients, FlatNetwork, FlatPolicy, Values};
+pub use flat::{Acted, Acting, FlatNetwork, FlatPolicy, SecondValues, Values};
 pub use mlp::Mlp;
 pub use observation::Observation;
 pub use scaling::ObservationScaling;

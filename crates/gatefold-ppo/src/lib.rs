@@ -7,6 +7,7 @@
 mod collect;
 mod config;
 mod gae;
+mod judge;
 pub mod losses;
 mod minibatch;
 mod objective;

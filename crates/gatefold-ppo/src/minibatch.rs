@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gatefold_env::{EnvSpec, ObservationBatch, StreamRng};
-use gatefold_ops::PpoBatch;
+use gatefold_ops::{PpoBatch, PpoRows};
 use gatefold_policy::Observation;
 use ndarray::Array2;
 use rand::seq::SliceRandom;
@@ -24,10 +24,35 @@ pub(crate) enum Order {
 
 /// Rows of one minibatch, and which of them follow each other in one episode.
 pub(crate) struct Minibatch {
-    pub(crate) rows: Vec<usize>,
+    pub(crate) at: Place,
     /// Places in the minibatch of adjacent steps; empty without segments.
     pub(crate) pairs: [Vec<usize>; 2],
     pub(crate) triples: [Vec<usize>; 3],
+    normal: Normal,
+    /// Its data, if they are wanted in its order.
+    pub(crate) gathered: Option<Gathered>,
+}
+
+/// Where an update is.
+#[derive(Default)]
+pub(crate) struct Place {
+    pub(crate) epoch: usize,
+    pub(crate) minibatch: usize,
+    /// In the rollout's flat buffers, in the order in which they are evaluated.
+    pub(crate) rows: Vec<usize>,
+}
+
+impl Minibatch {
+    /// Its rows as the PPO loss wants to know them.
+    pub(crate) fn ppo_rows(&self) -> PpoRows<'_> {
+        let Normal { mean, deviation } = self.normal;
+        PpoRows { rows: &self.at.rows, mean, deviation }
+    }
+
+    /// A copy of what a batch holds of its rows.
+    pub(crate) fn gather(&self, batch: &Batch) -> Gathered {
+        Gathered::new(batch, &self.at.rows, self.normal)
+    }
 }
 
 impl Order {
@@ -51,36 +76,50 @@ impl Order {
         }
     }
 
-    /// One of the minibatches of at most `size` rows, whose sizes differ by at most one row, or segment; `None`
-    /// behind the last.
-    fn minibatch(&self, number: usize, size: usize, batch: &Batch) -> Option<Minibatch> {
-        Some(match self {
-            Self::Rows(rows) => Minibatch {
-                rows: even_piece(rows, size, number)?.to_vec(),
-                pairs: Default::default(),
-                triples: Default::default(),
-            },
+    /// Rows or segments.
+    fn len(&self) -> usize {
+        match self {
+            Self::Rows(rows) => rows.len(),
+            Self::Segments(segments) => segments.len(),
+        }
+    }
+
+    /// Into how many minibatches of at most `size` rows it is cut.
+    fn pieces(&self, size: usize) -> usize {
+        match self {
+            Self::Rows(rows) => rows.len().div_ceil(size),
+            Self::Segments(segments) => segments.len().div_ceil((size / SEGMENT).max(1)),
+        }
+    }
+
+    /// The rows of one of so many minibatches, whose sizes differ by at most one row, or segment, and of these rows
+    /// adjacent pairs and triples.
+    fn piece(
+        &self,
+        number: usize,
+        pieces: usize,
+        batch: &Batch,
+    ) -> (Vec<usize>, [Vec<usize>; 2], [Vec<usize>; 3]) {
+        match self {
+            Self::Rows(rows) => {
+                (even_piece(rows, number, pieces).to_vec(), Default::default(), Default::default())
+            }
             Self::Segments(segments) => {
-                let segments = even_piece(segments, (size / SEGMENT).max(1), number)?;
+                let segments = even_piece(segments, number, pieces);
                 let ends = batch.rollout.ends.as_slice().expect("standard layout");
                 let places = segments.iter().enumerate().flat_map(|(segment, rows)| {
                     rows.iter().map(move |&row| SegmentRow { segment, ends_episode: ends[row].is_some() })
                 });
                 let places: Vec<_> = places.collect();
-                Minibatch {
-                    rows: segments.concat(),
-                    pairs: adjacent_pairs(&places),
-                    triples: adjacent_triples(&places),
-                }
+                (segments.concat(), adjacent_pairs(&places), adjacent_triples(&places))
             }
-        })
+        }
     }
 }
 
-/// Piece `number` of `ceil(len / size)` whose lengths differ by at most one.
-fn even_piece<T>(order: &[T], size: usize, number: usize) -> Option<&[T]> {
-    let pieces = order.len().div_ceil(size);
-    (number < pieces).then(|| &order[number * order.len() / pieces..(number + 1) * order.len() / pieces])
+/// One of so many pieces whose lengths differ by at most one.
+fn even_piece<T>(order: &[T], number: usize, pieces: usize) -> &[T] {
+    &order[number * order.len() / pieces..(number + 1) * order.len() / pieces]
 }
 
 /// The minibatches of all epochs; an epoch's order is shuffled when its first one is asked for.
@@ -89,38 +128,66 @@ pub(crate) struct Epochs<'a> {
     batch: &'a Batch,
     ppo: &'a PpoConfig,
     rng: &'a mut StreamRng,
+    gathers: bool,
     /// Of the minibatch that comes next.
     epoch: usize,
     number: usize,
 }
 
 impl<'a> Epochs<'a> {
-    pub(crate) fn new(order: Order, batch: &'a Batch, ppo: &'a PpoConfig, rng: &'a mut StreamRng) -> Self {
-        Self { order, batch, ppo, rng, epoch: 0, number: 0 }
+    /// `gathers` is whether minibatches come with their data.
+    pub(crate) fn new(
+        order: Order,
+        batch: &'a Batch,
+        ppo: &'a PpoConfig,
+        rng: &'a mut StreamRng,
+        gathers: bool,
+    ) -> Self {
+        Self { order, batch, ppo, rng, gathers, epoch: 0, number: 0 }
+    }
+
+    /// What the next one costs, in floating-point operations that take as long.
+    pub(crate) fn cost(&self) -> usize {
+        /// Of a number that is copied from anywhere.
+        const NUMBER: usize = 64;
+        let Batch { rollout, .. } = self.batch;
+        let seen = &rollout.observations;
+        let seen = seen.features.len() + seen.activations.len() + seen.node_features.len();
+        let all = rollout.actions.len() + if self.gathers { seen + 5 * rollout.actions.len() } else { 0 };
+        let shuffled = if self.number == 0 { self.order.len() } else { 0 };
+        NUMBER * (shuffled + all / self.order.pieces(self.ppo.minibatch))
     }
 }
 
 impl Iterator for Epochs<'_> {
-    /// Its epoch, its number in the epoch, and itself with its data.
-    type Item = (usize, usize, Minibatch, Gathered);
+    type Item = Minibatch;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.epoch < self.ppo.epochs {
-            if self.number == 0 {
-                self.order.shuffle(self.rng);
-            }
-            if let Some(minibatch) = self.order.minibatch(self.number, self.ppo.minibatch, self.batch) {
-                let gathered = Gathered::new(self.batch, &minibatch.rows, self.ppo);
-                self.number += 1;
-                return Some((self.epoch, self.number - 1, minibatch, gathered));
-            }
+    fn next(&mut self) -> Option<Minibatch> {
+        if self.epoch == self.ppo.epochs {
+            return None;
+        }
+        if self.number == 0 {
+            self.order.shuffle(self.rng);
+        }
+        let pieces = self.order.pieces(self.ppo.minibatch);
+        let (rows, pairs, triples) = self.order.piece(self.number, pieces, self.batch);
+        let advantages = self.batch.advantages.as_slice().expect("rollout arrays are in standard layout");
+        let normal = match self.ppo.normalize_advantages {
+            true => Normal::of(rows.iter().map(|&row| advantages[row])),
+            false => Normal::NONE,
+        };
+        let at = Place { epoch: self.epoch, minibatch: self.number, rows };
+        let mut minibatch = Minibatch { at, pairs, triples, normal, gathered: None };
+        minibatch.gathered = self.gathers.then(|| minibatch.gather(self.batch));
+        self.number += 1;
+        if self.number == pieces {
             (self.epoch, self.number) = (self.epoch + 1, 0);
         }
-        None
+        Some(minibatch)
     }
 }
 
-/// What a batch holds of a minibatch's rows.
+/// What a batch holds of some rows.
 pub(crate) struct Gathered {
     seen: ObservationBatch,
     actions: Vec<i32>,
@@ -132,16 +199,20 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    pub(crate) fn new(batch: &Batch, rows: &[usize], ppo: &PpoConfig) -> Self {
+    /// All that a batch holds, in its order, the advantages as they are.
+    pub(crate) fn all(batch: &Batch) -> Self {
+        let rows: Vec<usize> = (0..batch.rollout.actions.len()).collect();
+        Self::new(batch, &rows, Normal::NONE)
+    }
+
+    fn new(batch: &Batch, rows: &[usize], normal: Normal) -> Self {
         fn of<T: Copy>(all: &Array2<T>, rows: &[usize]) -> Vec<T> {
             let all = all.as_slice().expect("rollout arrays are in standard layout");
             rows.iter().map(|&row| all[row]).collect()
         }
         let rollout = &batch.rollout;
         let mut advantages = of(&batch.advantages, rows);
-        if ppo.normalize_advantages {
-            normalize(&mut advantages);
-        }
+        advantages.iter_mut().for_each(|a| *a = normal.apply(*a));
         let drawn = match rollout.drawn.len() / rollout.actions.len() {
             0 => Vec::new(),
             width => rows.iter().flat_map(|row| &rollout.drawn[row * width..][..width]).copied().collect(),
@@ -155,17 +226,6 @@ impl Gathered {
             old_values: of(&rollout.values, rows),
             drawn,
         }
-    }
-
-    /// What gathering so many rows costs, in floating-point operations that take as long.
-    pub(crate) fn cost(batch: &Batch, rows: usize) -> usize {
-        /// Of a number that is copied from anywhere.
-        const NUMBER: usize = 64;
-        let (rollout, observations) = (&batch.rollout, &batch.rollout.observations);
-        let seen =
-            observations.features.len() + observations.activations.len() + observations.node_features.len();
-        let others = 5 * rollout.actions.len() + rollout.drawn.len();
-        NUMBER * rows * (seen + others) / rollout.actions.len()
     }
 
     /// As tensors: what the policy sees, what was drawn for its routing, and the data of the PPO loss.
@@ -193,15 +253,27 @@ impl Gathered {
     }
 }
 
-/// `(a - mean) / (std + 1e-8)` with the unbiased standard deviation, as CleanRL and SB3 do; a
-/// minibatch of one row becomes 0.
-fn normalize(advantages: &mut [f32]) {
-    let count = advantages.len() as f64;
-    let mean = advantages.iter().map(|&a| f64::from(a)).sum::<f64>() / count;
-    let squares: f64 = advantages.iter().map(|&a| (f64::from(a) - mean).powi(2)).sum();
-    let deviation = (squares / (count - 1.0).max(1.0)).sqrt() + 1e-8;
-    for a in advantages {
-        *a = ((f64::from(*a) - mean) / deviation) as f32;
+/// What normalises the advantages of a minibatch: `(a - mean) / (std + 1e-8)` with the unbiased standard deviation, as
+/// CleanRL and SB3 do; a minibatch of one row becomes 0.
+#[derive(Debug, Clone, Copy)]
+struct Normal {
+    mean: f64,
+    deviation: f64,
+}
+
+impl Normal {
+    /// Leaves them as they are.
+    const NONE: Self = Self { mean: 0.0, deviation: 1.0 };
+
+    fn of(advantages: impl ExactSizeIterator<Item = f32> + Clone) -> Self {
+        let count = advantages.len() as f64;
+        let mean = advantages.clone().map(f64::from).sum::<f64>() / count;
+        let squares: f64 = advantages.map(|a| (f64::from(a) - mean).powi(2)).sum();
+        Self { mean, deviation: (squares / (count - 1.0).max(1.0)).sqrt() + 1e-8 }
+    }
+
+    fn apply(self, advantage: f32) -> f32 {
+        ((f64::from(advantage) - self.mean) / self.deviation) as f32
     }
 }
 
@@ -215,8 +287,9 @@ mod tests {
     fn minibatch_sizes_differ_by_at_most_one_and_cover_every_row() {
         for (rows, size) in [(2048, 64), (100, 32), (7, 2), (5, 5), (6, 4)] {
             let order: Vec<usize> = (0..rows).collect();
-            let pieces = (0..).map_while(|number| even_piece(&order, size, number));
-            let lengths: Vec<usize> = pieces.map(<[usize]>::len).collect();
+            let count = Order::Rows(order.clone()).pieces(size);
+            let lengths: Vec<usize> =
+                (0..count).map(|number| even_piece(&order, number, count).len()).collect();
             let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
             assert!(most - least <= 1 && *most <= size, "{rows} by {size}: {lengths:?}");
             assert_eq!(lengths.iter().sum::<usize>(), rows);
@@ -225,12 +298,16 @@ mod tests {
 
     #[test]
     fn normalised_advantages_have_mean_0_and_unbiased_deviation_1() {
-        let mut advantages = [1.0, 2.0, 3.0];
-        normalize(&mut advantages);
-        assert_eq!(advantages, [-1.0, 0.0, 1.0]);
-        let mut alone = [3.0];
-        normalize(&mut alone);
-        assert_eq!(alone, [0.0]);
+        let normalized = |all: &[f32]| {
+            let normal = Normal::of(all.iter().copied());
+            all.iter().map(|&a| normal.apply(a)).collect::<Vec<_>>()
+        };
+        assert_eq!(normalized(&[1.0, 2.0, 3.0]), [-1.0, 0.0, 1.0]);
+        assert_eq!(normalized(&[3.0]), [0.0]);
+        assert_eq!(
+            [0.1, -0.0, f32::MAX].map(|a| Normal::NONE.apply(a).to_bits()),
+            [0.1, -0.0, f32::MAX].map(f32::to_bits)
+        );
     }
 
     #[test]
@@ -242,20 +319,20 @@ mod tests {
         let batch = Batch { rollout, advantages: zeros.clone(), returns: zeros };
         let ppo = PpoConfig { epochs: 1, minibatch: 32, ..PpoConfig::default() };
         let mut rng = stream(1, Purpose::Shuffle, 0);
-        let epochs = Epochs::new(Order::new(&batch, true), &batch, &ppo, &mut rng);
-        let minibatches: Vec<Minibatch> = epochs.map(|(_, _, minibatch, _)| minibatch).collect();
+        let epochs = Epochs::new(Order::new(&batch, true), &batch, &ppo, &mut rng, false);
+        let minibatches: Vec<Minibatch> = epochs.collect();
 
-        let mut rows: Vec<usize> = minibatches.iter().flat_map(|m| m.rows.clone()).collect();
+        let mut rows: Vec<usize> = minibatches.iter().flat_map(|m| m.at.rows.clone()).collect();
         assert_ne!(rows[..envs], [0, envs, 2 * envs], "shuffled");
         rows.sort_unstable();
         assert_eq!(rows, (0..steps * envs).collect::<Vec<_>>());
 
         let mut linked = 0;
         for minibatch in &minibatches {
-            assert!(minibatch.rows.len() <= 32);
+            assert!(minibatch.at.rows.len() <= 32);
             let [first, second] = &minibatch.pairs;
             for (&i, &j) in first.iter().zip(second) {
-                let (a, b) = (minibatch.rows[i], minibatch.rows[j]);
+                let (a, b) = (minibatch.at.rows[i], minibatch.at.rows[j]);
                 assert_eq!(b, a + envs, "the next step of the same environment");
                 assert_eq!(a / envs / SEGMENT, b / envs / SEGMENT, "of the same segment");
                 assert_ne!(a, 5 * envs + 1, "a pair crosses an episode's end");

@@ -13,27 +13,54 @@ use crate::{Learner, LoadBalance, PetTarget, ValueLoss};
 
 /// What turns an evaluation into a loss, under one plan.
 pub(crate) struct Objective<'a, B: Backend> {
-    learner: &'a Learner,
-    plan: &'a Plan,
+    pub(crate) learner: &'a Learner,
+    pub(crate) plan: &'a Plan,
+    pub(crate) device: &'a B::Device,
     operators: Option<ExpertOperators<B>>,
     readout: Option<Tensor<B, 1, Int>>,
 }
 
 /// The terms of a loss, summed up.
 pub(crate) struct Terms<B: Backend> {
-    /// The whole loss `[1]`.
-    pub(crate) loss: Tensor<B, 1>,
+    /// What of the loss is left to find a gradient of `[1]`.
+    pub(crate) loss: Option<Tensor<B, 1>>,
+    /// The part of it whose gradients are known.
+    known: f32,
     /// Statistics of the PPO loss, see [`ppo_stats`].
-    pub(crate) ppo: Vec<f32>,
+    pub(crate) ppo: [f32; ppo_stats::COUNT],
     /// The auxiliary terms, before their coefficients.
     pub(crate) auxiliary: Vec<(&'static str, f64)>,
 }
 
 impl<B: Backend> Terms<B> {
+    /// Of a PPO loss `[1]` and its statistics.
+    fn new(loss: Tensor<B, 1>, stats: Tensor<B, 1>) -> Self {
+        let ppo = to_host(stats).try_into().expect("statistics of a PPO loss");
+        Self { loss: Some(probe::tensor("loss/ppo", loss)), known: 0.0, ppo, auxiliary: Vec::new() }
+    }
+
+    /// Of a PPO loss whose gradients are known.
+    pub(crate) fn known(mut loss: f32, ppo: [f32; ppo_stats::COUNT]) -> Self {
+        probe::slice("loss/ppo", std::slice::from_mut(&mut loss), 1);
+        Self { loss: None, known: loss, ppo, auxiliary: Vec::new() }
+    }
+
+    /// The whole loss.
+    pub(crate) fn value(&self) -> f64 {
+        f64::from(self.known + self.loss.as_ref().map_or(0.0, |loss| to_host(loss.clone())[0]))
+    }
+
     fn add(&mut self, name: &'static str, coefficient: f32, term: Tensor<B, 1>) {
         let term = probe::tensor(name, term);
         self.auxiliary.push((name, f64::from(to_host(term.clone())[0])));
-        self.loss = self.loss.clone() + term * coefficient;
+        self.add_weighed(term * coefficient);
+    }
+
+    fn add_weighed(&mut self, term: Tensor<B, 1>) {
+        self.loss = Some(match self.loss.take() {
+            Some(loss) => loss + term,
+            None => term,
+        });
     }
 
     /// Adds the auxiliary terms to the update's means.
@@ -56,7 +83,7 @@ impl<B: Backend> Terms<B> {
 }
 
 impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
-    pub(crate) fn new(learner: &'a Learner, plan: &'a Plan, device: &B::Device) -> Self {
+    pub(crate) fn new(learner: &'a Learner, plan: &'a Plan, device: &'a B::Device) -> Self {
         let graph = learner.spec.graph.as_deref();
         let num_experts = learner.experts.len();
         let expert_of: Vec<Option<usize>> = graph.map_or_else(Vec::new, |graph| {
@@ -74,7 +101,7 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         aligned.sort_unstable();
         aligned.dedup();
         let operators = (aligned.len() >= 2).then(|| ExpertOperators::new(&expert_of, num_experts, device));
-        Self { learner, plan, operators: operators.flatten(), readout }
+        Self { learner, plan, device, operators: operators.flatten(), readout }
     }
 
     /// Rows on which all experts have to be evaluated.
@@ -127,20 +154,15 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
         returns: Tensor<B, 1>,
         minibatch: &Minibatch,
     ) -> Terms<B> {
-        let ppo = &self.learner.ppo;
         let c = &self.plan.coefficients;
-        let huber = self.reads_values();
-        let mut terms =
-            Terms { loss: probe::tensor("loss/ppo", loss), ppo: to_host(stats), auxiliary: Vec::new() };
-        if huber {
+        let mut terms = Terms::new(loss, stats);
+        if self.reads_values() {
             let term = huber_loss(evaluation.values.clone() - returns.clone());
             terms.ppo[ppo_stats::VALUE_LOSS] = to_host(term.clone())[0];
-            terms.loss = terms.loss + term * (2.0 * ppo.value_coef);
+            terms.add_weighed(term * (2.0 * self.learner.ppo.value_coef));
         }
         if let Some(second) = &evaluation.second_values {
-            let errors = second.clone() - returns;
-            let term = if huber { huber_loss(errors) } else { errors.square().mean() * 0.5 };
-            terms.add(names::TRAIN_SECOND_VALUE_LOSS, 2.0 * ppo.value_coef, term);
+            self.add_second_critic(&mut terms, second.clone(), returns);
         }
         self.add_routing(&mut terms, evaluation);
         self.add_comparisons(&mut terms, evaluation, observation);
@@ -150,6 +172,18 @@ impl<'a, B: OpsAutodiffBackend> Objective<'a, B> {
             terms.add(names::LOSSES_ATTENTION_GINI, c.attention_gini, term);
         }
         terms
+    }
+
+    /// Adds the loss of the second critic's values.
+    pub(crate) fn add_second_critic(
+        &self,
+        terms: &mut Terms<B>,
+        values: Tensor<B, 1>,
+        returns: Tensor<B, 1>,
+    ) {
+        let errors = values - returns;
+        let term = if self.reads_values() { huber_loss(errors) } else { errors.square().mean() * 0.5 };
+        terms.add(names::TRAIN_SECOND_VALUE_LOSS, 2.0 * self.learner.ppo.value_coef, term);
     }
 
     fn add_routing(&self, terms: &mut Terms<B>, evaluation: &Evaluation<B>) {

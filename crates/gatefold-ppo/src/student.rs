@@ -2,18 +2,20 @@
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, backend::Backend, ops::FloatTensor};
-use gatefold_ops::{OpsAutodiffBackend, OpsBackend, PpoBatch, PpoLossConfig, in_one_graph, ppo_loss};
+use gatefold_env::EnvSpec;
+use gatefold_ops::{OpsAutodiffBackend, OpsBackend, PpoData, in_one_graph};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
-use gatefold_policy::{
-    ActorCritic, Evaluation, FlatGradients, FlatPolicy, Observation, RoutingInput, Wanted,
-};
+use gatefold_policy::{ActorCritic, FlatPolicy};
+
+use crate::{Batch, judge::Known, minibatch::Gathered};
 
 const THERE: &str = "a student has its policy between steps";
 
-/// A policy that consists of MLPs alone, as a few tensors, and what its optimizer remembers.
-struct Flat<B: OpsBackend> {
-    policy: FlatPolicy<B>,
+/// A policy that consists of MLPs alone, as a few tensors, what its optimizer remembers, and what it learns from.
+pub(crate) struct Flat<B: OpsBackend> {
+    pub(crate) policy: FlatPolicy<B>,
     moments: FlatMoments<B>,
+    pub(crate) data: PpoData<B>,
 }
 
 /// A policy that is being improved: as a module, or, where it consists of MLPs alone, as a few tensors. The
@@ -22,20 +24,33 @@ pub(crate) struct Student<'a, B: OpsAutodiffBackend> {
     /// With the parameters of the beginning where `flat` has the present ones.
     policy: Option<ActorCritic<B>>, // `None` within a step
     pub(crate) optimizer: &'a mut AdamW<B::InnerBackend>,
-    flat: Option<Flat<B::InnerBackend>>,
+    pub(crate) flat: Option<Flat<B::InnerBackend>>,
 }
 
 impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
     /// `flat` is whether it may take the faster form, in which nobody sees single tensors, `h_obs` or a
     /// gradient of the first critic's values.
-    pub(crate) fn new(policy: ActorCritic<B>, optimizer: &'a mut AdamW<B::InnerBackend>, flat: bool) -> Self {
+    pub(crate) fn new(
+        policy: ActorCritic<B>,
+        optimizer: &'a mut AdamW<B::InnerBackend>,
+        flat: bool,
+        batch: &Batch,
+        spec: &EnvSpec,
+        device: &B::Device,
+    ) -> Self {
         let flat = flat.then(|| policy.valid().flat()).flatten().and_then(|flat| {
             let groups = flat.networks().map(|network| network.ids());
             let moments = optimizer.flat::<B, _>(&policy, groups)?;
-            Some(Flat { policy: flat, moments })
+            let (observation, _, recorded) = Gathered::all(batch).tensors(spec, device);
+            Some(Flat { policy: flat, moments, data: PpoData::new(observation.features, recorded) })
         });
         let policy = if flat.is_some() { policy } else { tracked(policy) };
         Self { policy: Some(policy), optimizer, flat }
+    }
+
+    /// Whether it reads a minibatch's data in the minibatch's order.
+    pub(crate) fn reads_gathered(&self) -> bool {
+        self.flat.as_ref().is_none_or(|flat| flat.policy.has_second_critic())
     }
 
     /// The policy, but not its present parameters.
@@ -52,40 +67,22 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         }
     }
 
-    /// Evaluates a minibatch; with its PPO loss and that one's statistics, and, in the faster form, with what
-    /// [`learn`](Self::learn) wants beside the loss.
-    pub(crate) fn evaluate(
-        &self,
-        observation: &Observation<B>,
-        input: RoutingInput<B>,
-        wanted: &Wanted<B>,
-        batch: PpoBatch<B>,
-        config: &PpoLossConfig,
-    ) -> (Evaluation<B>, [Tensor<B, 1>; 2], Option<FlatGradients<B>>) {
-        if let Some(flat) = &self.flat {
-            let (evaluation, ppo, gradients) = flat.policy.evaluate_loss(observation, batch, config);
-            return (evaluation, ppo, Some(gradients));
-        }
-        join_parameters(self.shape());
-        let evaluation = self.shape().evaluate_with(observation, input, wanted);
-        let (logits, values) = (evaluation.logits.clone(), evaluation.values.clone());
-        (evaluation, ppo_loss(logits, values, batch, config).into(), None)
-    }
-
-    /// One optimizer step down the gradient of `loss`.
+    /// One optimizer step down the gradients that are known and the gradient of `loss`.
     pub(crate) fn learn(
         &mut self,
-        loss: &Tensor<B, 1>,
-        known: Option<FlatGradients<B>>,
+        loss: Option<Tensor<B, 1>>,
+        known: Option<Known<B>>,
         lr: f64,
         max_norm: f32,
     ) -> Step {
-        if let Some(Flat { policy, moments }) = &mut self.flat {
+        if let Some(Flat { policy, moments, .. }) = &mut self.flat {
             let known = known.expect("the faster form gives it");
+            let second = known.second.map(|second| second.gradient(&loss.expect("a loss of its values")));
             let parameters = policy.networks_mut().map(|network| &mut network.parameters);
-            let flops = known.flops();
-            return self.optimizer.step_flat(moments, parameters, known.of(loss), flops, lr, max_norm);
+            let grads = known.gradients.into_iter().chain(second);
+            return self.optimizer.step_flat(moments, parameters, grads, known.flops, lr, max_norm);
         }
+        let loss = loss.expect("no gradient is known");
         let policy = self.policy.take().expect(THERE);
         let grads = Gradients::of::<B, _>(&policy, loss.backward());
         #[cfg(feature = "chaos")]
@@ -124,7 +121,7 @@ fn tracked<B: OpsAutodiffBackend>(policy: ActorCritic<B>) -> ActorCritic<B> {
 }
 
 /// Puts the parameters into one of autodiff's graphs.
-fn join_parameters<B: OpsAutodiffBackend>(policy: &ActorCritic<B>) {
+pub(crate) fn join_parameters<B: OpsAutodiffBackend>(policy: &ActorCritic<B>) {
     struct Collect<B: Backend>(Vec<FloatTensor<B>>);
     impl<B: Backend> ModuleVisitor<B> for Collect<B> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {

@@ -1,18 +1,17 @@
 //! The PPO update: epochs of minibatches of one evaluation, one loss, one optimizer step.
 
-use burn::tensor::Tensor;
 use gatefold_curriculum::Plan;
 use gatefold_env::{EnvSpec, Purpose, StreamRng, sibling};
 use gatefold_monitor::{MeanAccumulator, Metrics, names};
-use gatefold_ops::{OpsAutodiffBackend, beside, first_non_finite, ppo_stats, probe};
+use gatefold_ops::{OpsAutodiffBackend, beside, ppo_stats, probe};
 use gatefold_optim::AdamW;
-use gatefold_policy::{ActorCritic, Evaluation, RoutingInput, Wanted};
+use gatefold_policy::ActorCritic;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::collect::to_host;
-use crate::minibatch::{Epochs, Gathered, Order};
-use crate::objective::{Objective, Terms};
+use crate::judge::{Judged, judge};
+use crate::minibatch::{Epochs, Order, Place};
+use crate::objective::Objective;
 use crate::student::Student;
 use crate::{Batch, LossConfig, PpoConfig};
 
@@ -34,14 +33,6 @@ pub enum UpdateError {
         /// empty if the rollout itself holds the number, so that none was.
         rows: Vec<usize>,
     },
-}
-
-/// Where an update is.
-#[derive(Default)]
-struct Place {
-    epoch: usize,
-    minibatch: usize,
-    rows: Vec<usize>,
 }
 
 /// What an update needs beside the policy: settings that stay the same between changes of the policy's
@@ -97,11 +88,10 @@ impl Learner {
         }
         let objective = Objective::<B>::new(self, plan, device);
         let may_be_flat = !(self.thorough || objective.reads_encoding() || objective.reads_values());
-        let config = objective.ppo();
-        let mut student = Student::new(policy, optimizer, may_be_flat);
+        let mut student = Student::new(policy, optimizer, may_be_flat, batch, &self.spec, device);
         let mut dropout = sibling(rng, Purpose::Dropout);
         let order = Order::new(batch, plan.coefficients.needs_segments());
-        let mut minibatches = Epochs::new(order, batch, &self.ppo, rng);
+        let mut minibatches = Epochs::new(order, batch, &self.ppo, rng, student.reads_gathered());
         let mut means = MeanAccumulator::new();
         let mut epoch_kl = MeanAccumulator::new();
         let mut first = None;
@@ -109,32 +99,16 @@ impl Learner {
         let mut last_lr = 0.0;
         let mut at = Place::default();
         let mut next = minibatches.next();
-        while let Some((epoch, number, minibatch, gathered)) = next {
-            at = Place { epoch, minibatch: number, rows: minibatch.rows.clone() };
-            let (observation, drawn, data) = gathered.tensors::<B>(&self.spec, device);
-            let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
-            let wanted = Wanted {
-                predicted: plan.coefficients.next_operator != 0.0,
-                compared: objective.compared_rows(),
-                attended: objective.attended_rows(student.shape()),
-                dropped: student.shape().draw_graph(minibatch.rows.len(), &mut dropout, device),
-            };
-            let returns = data.returns.clone();
-            // The next one is gathered meanwhile.
-            let cost = Gathered::cost(batch, minibatch.rows.len());
-            let evaluate = || student.evaluate(&observation, input, &wanted, data, &config);
-            let (evaluation, ppo, known);
-            ((evaluation, ppo, known), next) = beside(cost, evaluate, || minibatches.next());
-            let terms = objective.terms(ppo, &evaluation, &observation, returns, &minibatch);
-            let value = f64::from(to_host(terms.loss.clone())[0]);
-            let h_obs = || student.policy().encode_observation(&observation);
-            check(&at, &evaluation, h_obs, &terms, value)?;
-            let statistics =
-                first.is_none().then(|| objective.statistics(&evaluation, &observation, &minibatch));
-            drop(evaluation);
+        while let Some(mut minibatch) = next {
+            let judge = || judge(&student, &objective, batch, &mut minibatch, &mut dropout, first.is_none());
+            // The next one is prepared meanwhile.
+            let judged;
+            (judged, next) = beside(minibatches.cost(), judge, || minibatches.next());
+            let Judged { mut terms, value, statistics, known } = judged?;
+            at = minibatch.at;
 
             let lr = plan.learning_rate.at(*optimizer_steps);
-            let step = student.learn(&terms.loss, known, lr, self.ppo.max_grad_norm);
+            let step = student.learn(terms.loss.take(), known, lr, self.ppo.max_grad_norm);
             if !step.grad_norm.is_finite() {
                 let (path, norm) = step.largest;
                 return Err(non_finite(&at, format!("the gradient of {path}"), norm));
@@ -145,7 +119,7 @@ impl Learner {
             *optimizer_steps += 1;
             last_lr = lr;
 
-            let count = minibatch.rows.len() as u64;
+            let count = at.rows.len() as u64;
             let stats = &terms.ppo;
             if let Some(mut statistics) = statistics {
                 let deviation = f64::from(stats[ppo_stats::MAX_RATIO_DEVIATION]);
@@ -169,7 +143,7 @@ impl Learner {
             if step.largest.1 > largest.0 || largest.1.is_none() {
                 largest = (step.largest.1, Some(step.largest.0));
             }
-            if next.as_ref().is_none_or(|&(of, ..)| of != epoch) {
+            if next.as_ref().is_none_or(|next| next.at.epoch != at.epoch) {
                 let kl = epoch_kl.mean(names::TRAIN_APPROX_KL).expect("an epoch has minibatches");
                 if self.ppo.target_kl > 0.0 && kl > f64::from(self.ppo.target_kl) {
                     break;
@@ -189,45 +163,9 @@ impl Learner {
     }
 }
 
-fn non_finite(at: &Place, what: impl Into<String>, value: f64) -> UpdateError {
+pub(crate) fn non_finite(at: &Place, what: impl Into<String>, value: f64) -> UpdateError {
     let &Place { epoch, minibatch, ref rows } = at;
     UpdateError::NonFinite { epoch, minibatch, what: what.into(), value, rows: rows.clone() }
-}
-
-fn first_bad<B: OpsAutodiffBackend, const D: usize>(t: &Tensor<B, D>) -> Option<f64> {
-    first_non_finite(t).map(f64::from)
-}
-
-/// Fails if the loss or a raw logit is not finite, and names the first tensor that is not.
-///
-/// Logits are looked at before the mask, which would hide a NaN of a forbidden action.
-fn check<B: OpsAutodiffBackend>(
-    at: &Place,
-    evaluation: &Evaluation<B>,
-    h_obs: impl FnOnce() -> Tensor<B, 2>,
-    terms: &Terms<B>,
-    loss: f64,
-) -> Result<(), UpdateError> {
-    let all_finite = loss.is_finite()
-        && first_bad(&evaluation.logits).is_none()
-        && evaluation.expert_logits.as_ref().and_then(first_bad).is_none();
-    if all_finite {
-        return Ok(());
-    }
-    let gates = evaluation.gates.as_ref();
-    let h_obs = evaluation.h_obs.clone().unwrap_or_else(h_obs);
-    let tensors = [
-        ("h_graph", evaluation.graph.as_ref().and_then(|graph| first_bad(&graph.graph))),
-        ("h_obs", first_bad(&h_obs)),
-        ("the router's logits", gates.and_then(|gates| first_bad(&gates.logits))),
-        ("the gates", gates.and_then(|gates| first_bad(&gates.alpha))),
-        ("the experts' logits", evaluation.expert_logits.as_ref().and_then(first_bad)),
-        ("the action logits", first_bad(&evaluation.logits)),
-        ("the critic's values", first_bad(&evaluation.values)),
-    ];
-    let tensor = tensors.into_iter().find_map(|(what, value)| Some((what, value?)));
-    let (what, value) = tensor.or_else(|| terms.first_non_finite()).unwrap_or(("the loss", loss));
-    Err(non_finite(at, what, value))
 }
 
 /// Fails if a parameter or a moment is not finite.

@@ -95,22 +95,6 @@ pub(crate) fn make_whole(t: &mut FlexTensor) {
     }
 }
 
-/// The elements of an integer tensor as indices. Panics on a negative one.
-pub(crate) fn indices(t: &FlexTensor) -> Vec<usize> {
-    let t = t.to_contiguous();
-    let index = |i: i64| usize::try_from(i).expect("an index of at least 0");
-    match t.dtype() {
-        DType::I32 => t.storage::<i32>().iter().map(|&i| index(i64::from(i))).collect(),
-        DType::I64 => t.storage::<i64>().iter().map(|&i| index(i)).collect(),
-        other => panic!("indices of type {other:?}: i32 and i64 are supported"),
-    }
-}
-
-/// The elements of a boolean tensor, one byte each, in row-major order.
-pub(crate) fn flags(t: &FlexTensor) -> Vec<bool> {
-    t.to_contiguous().storage::<u8>().iter().map(|&byte| byte != 0).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,20 +5,23 @@
 
 // R rows, I inputs, A actions
 
+use std::borrow::Cow;
+
 use burn::backend::{Flex, flex::FlexTensor};
 
 use super::{
+    adamw::sum_of_squares,
     chunks::{add_parts, map_tasks},
-    flat::{dims, floats, row_major, tensor, wrap},
+    flat::{floats, row_major, tensor, wrap},
     linear::CHUNK,
     mlp_kernel::{
         Layer, Parameters, Shape, Wanted, backward_chunk, by_layer, flops, forward_rows, hidden_width,
         panels, shapes, turned,
     },
-    ppo_loss::{Recorded, Rows, Totals, finish, policy_loss, value_loss},
+    ppo_loss::{self, Rows, Slices, Totals, finish, policy_loss, value_loss},
     scratch::Scratch,
 };
-use crate::{Evaluated, FlatMlp, PpoBatch, PpoLossConfig, ppo_stats};
+use crate::{Evaluated, FlatGradient, FlatMlp, Network, PpoData, PpoLossConfig, PpoRows, flat_ppo::Recorded};
 
 /// What a network's results of some rows add to the loss of so many rows, and their gradient.
 type Loss = fn(&Rows<'_>, &[f32], &PpoLossConfig, usize, &mut [f32]) -> Totals;
@@ -26,7 +29,7 @@ type Loss = fn(&Rows<'_>, &[f32], &PpoLossConfig, usize, &mut [f32]) -> Totals;
 /// One of the networks, and where its results go.
 struct Net<'a> {
     mlp: &'a FlatMlp,
-    parameters: FlexTensor,
+    parameters: &'a FlexTensor,
     loss: Loss,
     y: &'a mut [f32],
 }
@@ -34,76 +37,106 @@ struct Net<'a> {
 /// What all networks learn from.
 struct Data<'a> {
     x: &'a [f32],
-    recorded: &'a Recorded,
+    recorded: &'a Slices<'a>,
+    num_actions: usize,
+    minibatch: &'a PpoRows<'a>,
     config: &'a PpoLossConfig,
-    rows: usize,
 }
 
 impl Net<'_> {
     /// Writes its results; returns what each chunk of rows adds to the loss, and the gradient of the parameters.
-    fn learn(self, data: &Data<'_>) -> (Vec<Totals>, Vec<f32>) {
+    fn learn(self, data: &Data<'_>) -> (Vec<Totals>, FlatGradient<Flex>) {
         let Self { mlp, parameters, loss, y } = self;
         let shapes = shapes(mlp);
         let num_parameters = shapes.iter().flat_map(Shape::sizes).sum();
-        let outputs = mlp.outputs();
-        let parameters = Parameters::Flat(row_major(parameters));
+        let (inputs, outputs, rows) = (shapes[0].inputs, mlp.outputs(), data.minibatch.rows.len());
+        let parameters = Parameters::Flat(row_major(parameters.clone()));
         let layers = &Layer::all(&shapes, &parameters);
-        let (panels, turned) = (&panels(layers, data.rows), &turned(layers, data.rows, false));
+        let (panels, turned) = (&panels(layers, rows), &turned(layers, rows, false));
         let wanted = Wanted { input: false, layers: vec![true; shapes.len()] };
-        let chunks = (0..data.rows).step_by(CHUNK).zip(y.chunks_mut(CHUNK * outputs));
-        let parts = map_tasks(chunks.collect(), 3 * flops(layers, data.rows), |(first, y)| {
-            let rows = y.len() / outputs;
-            let chunk = first..first + rows;
-            let x = &data.x[chunk.start * shapes[0].inputs..chunk.end * shapes[0].inputs];
-            let recorded = data.recorded.rows(chunk);
-            let mut hidden = Scratch::new(rows * hidden_width(&shapes));
-            forward_rows(x, layers, panels, by_layer(&mut hidden, layers, rows), y);
+        let chunks = data.minibatch.rows.chunks(CHUNK).zip(y.chunks_mut(CHUNK * outputs));
+        let parts = map_tasks(chunks.collect(), 3 * flops(layers, rows), |(places, y)| {
+            let mut x = Scratch::new(places.len() * inputs);
+            fetch(data.x, inputs, places, &mut x);
+            let mut hidden = Scratch::new(places.len() * hidden_width(&shapes));
+            forward_rows(&x, layers, panels, by_layer(&mut hidden, layers, places.len()), y);
             let mut d_y = Scratch::new(y.len());
             d_y.fill(0.0);
-            let totals = loss(&recorded, y, data.config, data.rows, &mut d_y);
+            let of = PpoRows { rows: places, ..*data.minibatch };
+            let chunk = Rows { of, recorded: data.recorded, num_actions: data.num_actions };
+            let totals = loss(&chunk, y, data.config, rows, &mut d_y);
             let mut sums = vec![0.0; num_parameters];
-            backward_chunk([x, &hidden, y, &d_y], layers, turned, &wanted, &mut sums, &mut []);
+            backward_chunk([&x, &hidden, y, &d_y], layers, turned, &wanted, &mut sums, &mut []);
             (totals, sums)
         });
         let (totals, sums): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        (totals, add_parts(sums, num_parameters))
+        let gradient = add_parts(sums, num_parameters);
+        let mut rest = &gradient[..];
+        let square = |size| sum_of_squares(rest.split_off(..size).expect("sizes of all parameters"));
+        let squares = shapes.iter().flat_map(Shape::sizes).map(square).collect();
+        (totals, FlatGradient { values: tensor(gradient, [num_parameters]), squares })
     }
+}
+
+/// Copies rows of so many numbers from these places.
+fn fetch(all: &[f32], width: usize, places: &[usize], rows: &mut [f32]) {
+    /// Rows of a width that is known, each copied by a few instructions.
+    fn narrow<const W: usize>(all: &[f32], places: &[usize], rows: &mut [f32]) {
+        let ((all, _), (rows, _)) = (all.as_chunks::<W>(), rows.as_chunks_mut::<W>());
+        rows.iter_mut().zip(places).for_each(|(row, &place)| *row = all[place]);
+    }
+    match width {
+        0 => {}
+        1 => narrow::<1>(all, places, rows),
+        2 => narrow::<2>(all, places, rows),
+        3 => narrow::<3>(all, places, rows),
+        4 => narrow::<4>(all, places, rows),
+        6 => narrow::<6>(all, places, rows),
+        8 => narrow::<8>(all, places, rows),
+        _ => {
+            let rows = rows.chunks_exact_mut(width).zip(places);
+            rows.for_each(|(row, &place)| row.copy_from_slice(&all[place * width..][..width]));
+        }
+    }
+}
+
+/// The data with each tensor's elements in row-major order; copies them only if those of one are not.
+fn by_rows(data: &PpoData<Flex>) -> Cow<'_, PpoData<Flex>> {
+    let Recorded { actions, mask, old_log_probs, advantages, returns, old_values } = &data.recorded;
+    let all = [&data.x, actions, old_log_probs, advantages, returns, old_values];
+    if all.into_iter().chain(mask).all(FlexTensor::is_contiguous) {
+        return Cow::Borrowed(data);
+    }
+    let PpoData { x, recorded } = data.clone();
+    Cow::Owned(PpoData { x: row_major(x), recorded: ppo_loss::by_rows(recorded) })
 }
 
 /// [`crate::flat_ppo_loss`] on Flex.
 pub(super) fn flex(
-    x: FlexTensor,
-    parameters: [FlexTensor; 2],
-    mlps: [&FlatMlp; 2],
-    batch: PpoBatch<Flex>,
+    data: &PpoData<Flex>,
+    minibatch: &PpoRows<'_>,
+    [actor, critic]: [Network<'_, Flex>; 2],
     config: &PpoLossConfig,
 ) -> Evaluated<Flex> {
-    let x = row_major(x);
-    let [rows, _] = dims(&x);
-    let [actor, critic] = mlps;
-    let num_actions = actor.outputs();
-    let recorded = &Recorded::new(batch, num_actions);
+    let (rows, num_actions) = (minibatch.rows.len(), actor.0.outputs());
     let (mut logits, mut values) = (vec![0.0; rows * num_actions], vec![0.0; rows]);
-    let [of_actor, of_critic] = parameters;
+    let flops = [actor, critic].iter().map(|(mlp, _)| mlp.learning_flops(rows)).sum();
     // This thread begins with the last one: the actor has more to do.
     let nets = vec![
-        Net { mlp: critic, parameters: of_critic, loss: value_loss as Loss, y: &mut values },
-        Net { mlp: actor, parameters: of_actor, loss: policy_loss, y: &mut logits },
+        Net { mlp: critic.0, parameters: critic.1, loss: value_loss as Loss, y: &mut values },
+        Net { mlp: actor.0, parameters: actor.1, loss: policy_loss, y: &mut logits },
     ];
-    let data = &Data { x: floats(&x), recorded, config, rows };
-    let flops = mlps.iter().map(|mlp| mlp.learning_flops(rows)).sum();
+    let data = by_rows(data);
+    let recorded = &Slices::new(&data.recorded);
+    let data = &Data { x: floats(&data.x), recorded, num_actions, minibatch, config };
     let learned = map_tasks(nets, flops, |net| net.learn(data));
     let [(of_values, critic), (of_policy, actor)] = learned.try_into().expect("there are two networks");
     let (loss, stats) = finish(of_policy.into_iter().chain(of_values), rows, config);
-    let gradient = |of: Vec<f32>| {
-        let count = of.len();
-        tensor(of, [count])
-    };
     Evaluated {
-        loss: wrap(tensor(vec![loss], [1])),
-        stats: wrap(tensor(stats.to_vec(), [ppo_stats::COUNT])),
+        loss,
+        stats,
         logits: wrap(tensor(logits, [rows, num_actions])),
         values: wrap(tensor(values, [rows])),
-        gradients: [actor, critic].map(gradient),
+        gradients: [actor, critic],
     }
 }

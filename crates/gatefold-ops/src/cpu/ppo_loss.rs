@@ -1,7 +1,5 @@
 //! The masked categorical head and the PPO loss, with all gradients, in one pass over the rows.
 
-use std::ops::Range;
-
 use burn::backend::{
     Autodiff, Flex,
     autodiff::{
@@ -11,17 +9,17 @@ use burn::backend::{
     },
     flex::FlexTensor,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::{
     chunks::map_tasks,
-    flat::{Tracked, dims, flags, floats, indices, row_major, tensor, unwrap, wrap},
+    flat::{Tracked, dims, floats, row_major, tensor, unwrap, wrap},
     level::multiversion,
     linear::CHUNK,
     math::{exp, ln},
     scratch::Scratch,
 };
-use crate::{PpoBatch, PpoLossConfig, ppo_stats};
+use crate::{PpoBatch, PpoLossConfig, PpoRows, flat_ppo::Recorded, ppo_stats};
 
 // B rows, A actions, L rows side by side in the lanes
 
@@ -49,7 +47,7 @@ fn log_softmax_body<const FMA: bool>(
     let mut head = Head::new(&mut memory);
     for (lanes, log_probs) in log_probs.chunks_mut(LANES * num_actions).enumerate() {
         let (of, present) = lanes_from(lanes * LANES, logits.len() / num_actions);
-        head.compute::<FMA>(logits, mask, &of);
+        head.compute::<FMA, _>(logits, &of, mask, &of);
         for (l, row) in log_probs.chunks_exact_mut(num_actions).take(present).enumerate() {
             for (to, from) in row.iter_mut().zip(&*head.log_probs) {
                 *to = from[l];
@@ -65,67 +63,74 @@ fn lanes_from(first: usize, rows: usize) -> ([usize; LANES], usize) {
     (std::array::from_fn(|l| first + l.min(present - 1)), present)
 }
 
-/// The recorded side of a minibatch, on the host.
-pub(super) struct Recorded {
-    actions: Vec<usize>,
-    mask: Option<Vec<bool>>,
-    old_log_probs: FlexTensor,
-    advantages: FlexTensor,
-    returns: FlexTensor,
-    old_values: FlexTensor,
-    num_actions: usize,
+/// The numbers of the actions that were taken.
+enum Actions<'a> {
+    I32(&'a [i32]),
+    I64(&'a [i64]),
 }
 
-impl Recorded {
-    /// Panics on an action that does not exist.
-    pub(super) fn new(batch: PpoBatch<Flex>, num_actions: usize) -> Self {
-        let data = |t: Tensor<Flex, 1>| row_major(unwrap(t));
-        let actions = indices(&batch.actions.into_primitive());
-        if let Some(action) = actions.iter().find(|&&a| a >= num_actions) {
-            panic!("ppo_loss: action {action}, but there are {num_actions}");
-        }
-        Self {
-            actions,
-            mask: batch.mask.map(|mask| flags(&mask.into_primitive())),
-            old_log_probs: data(batch.old_log_probs),
-            advantages: data(batch.advantages),
-            returns: data(batch.returns),
-            old_values: data(batch.old_values),
-            num_actions,
-        }
-    }
-
-    /// Some of the rows.
-    pub(super) fn rows(&self, rows: Range<usize>) -> Rows<'_> {
-        let all = rows.start * self.num_actions..rows.end * self.num_actions;
-        Rows {
-            actions: &self.actions[rows.clone()],
-            mask: self.mask.as_ref().map(|mask| &mask[all]),
-            old_log_probs: &floats(&self.old_log_probs)[rows.clone()],
-            advantages: &floats(&self.advantages)[rows.clone()],
-            returns: &floats(&self.returns)[rows.clone()],
-            old_values: &floats(&self.old_values)[rows],
-            num_actions: self.num_actions,
+impl Actions<'_> {
+    /// The one of a row. Panics unless it is one of so many.
+    #[inline(always)]
+    fn of(&self, row: usize, num_actions: usize) -> usize {
+        let action = match self {
+            Self::I32(all) => i64::from(all[row]),
+            Self::I64(all) => all[row],
+        };
+        match usize::try_from(action) {
+            Ok(action) if action < num_actions => action,
+            _ => panic!("ppo_loss: action {action}, but there are {num_actions}"),
         }
     }
 }
 
-/// Recorded rows as slices.
-pub(super) struct Rows<'a> {
-    actions: &'a [usize],
-    mask: Option<&'a [bool]>,
+/// What was recorded, as slices.
+pub(super) struct Slices<'a> {
+    actions: Actions<'a>,
+    /// One byte for each action, 0 where it is forbidden.
+    mask: Option<&'a [u8]>,
     old_log_probs: &'a [f32],
     advantages: &'a [f32],
     returns: &'a [f32],
     old_values: &'a [f32],
-    num_actions: usize,
 }
 
-impl Rows<'_> {
-    /// Number of rows.
-    pub(super) fn count(&self) -> usize {
-        self.actions.len()
+/// The same tensors, contiguous.
+pub(super) fn by_rows(recorded: Recorded<Flex>) -> Recorded<Flex> {
+    Recorded {
+        actions: row_major(recorded.actions),
+        mask: recorded.mask.map(row_major),
+        old_log_probs: row_major(recorded.old_log_probs),
+        advantages: row_major(recorded.advantages),
+        returns: row_major(recorded.returns),
+        old_values: row_major(recorded.old_values),
     }
+}
+
+impl<'a> Slices<'a> {
+    /// Of contiguous tensors.
+    pub(super) fn new(recorded: &'a Recorded<Flex>) -> Self {
+        let actions = &recorded.actions;
+        Self {
+            actions: match actions.dtype() {
+                DType::I32 => Actions::I32(actions.as_slice().expect("contiguous")),
+                DType::I64 => Actions::I64(actions.as_slice().expect("contiguous")),
+                other => panic!("ppo_loss: actions of type {other:?}: i32 and i64 are supported"),
+            },
+            mask: recorded.mask.as_ref().map(|mask| mask.storage::<u8>()),
+            old_log_probs: floats(&recorded.old_log_probs),
+            advantages: floats(&recorded.advantages),
+            returns: floats(&recorded.returns),
+            old_values: floats(&recorded.old_values),
+        }
+    }
+}
+
+/// Rows of a minibatch, each a place in what was recorded.
+pub(super) struct Rows<'a> {
+    pub(super) of: PpoRows<'a>,
+    pub(super) recorded: &'a Slices<'a>,
+    pub(super) num_actions: usize,
 }
 
 multiversion! {
@@ -141,6 +146,24 @@ multiversion! {
     pub(super) fn value_loss(
         rows: &Rows<'_>, values: &[f32], config: &PpoLossConfig, count: usize, d_values: &mut [f32],
     ) -> Totals = value_loss_body
+}
+
+/// An element of a mask.
+trait Flag: Copy {
+    fn is_set(self) -> bool;
+}
+
+impl Flag for bool {
+    fn is_set(self) -> bool {
+        self
+    }
+}
+
+/// As Burn stores it.
+impl Flag for u8 {
+    fn is_set(self) -> bool {
+        self != 0
+    }
 }
 
 /// Log-probabilities and probabilities of `LANES` rows, action by action.
@@ -169,9 +192,15 @@ impl<'a> Head<'a> {
         Self { log_probs, probs, allowed, entropy: [0.0; LANES], poisoned: false }
     }
 
-    /// Computes the rows of these indices, of `logits` and `mask` `[B, A]`.
+    /// Computes the rows `of` logits `[B, A]`, which are `at` these places of the mask.
     #[inline(always)]
-    fn compute<const FMA: bool>(&mut self, logits: &[f32], mask: Option<&[bool]>, of: &[usize; LANES]) {
+    fn compute<const FMA: bool, F: Flag>(
+        &mut self,
+        logits: &[f32],
+        of: &[usize; LANES],
+        mask: Option<&[F]>,
+        at: &[usize; LANES],
+    ) {
         let num_actions = self.log_probs.len();
         let Self { log_probs, probs, allowed, entropy, poisoned } = self;
         for a in 0..num_actions {
@@ -182,7 +211,7 @@ impl<'a> Head<'a> {
         if let Some(mask) = mask {
             for a in 0..num_actions {
                 for l in 0..LANES {
-                    let is_allowed = mask[of[l] * num_actions + a];
+                    let is_allowed = mask[at[l] * num_actions + a].is_set();
                     allowed[a][l] = if is_allowed { 1.0 } else { 0.0 };
                     if !is_allowed {
                         let z = log_probs[a][l];
@@ -283,13 +312,16 @@ fn policy_loss_body<const FMA: bool>(
     let mut memory = Head::memory(num_actions);
     let mut head = Head::new(&mut memory);
     let mut totals = Totals::default();
-    for first in (0..rows.count()).step_by(LANES) {
-        let (of, present) = lanes_from(first, rows.count());
-        head.compute::<FMA>(logits, rows.mask, &of);
+    let (recorded, PpoRows { rows: places, mean, deviation }) = (rows.recorded, rows.of);
+    for first in (0..places.len()).step_by(LANES) {
+        let (of, present) = lanes_from(first, places.len());
+        let at = of.map(|row| places[row]);
+        head.compute::<FMA, _>(logits, &of, recorded.mask, &at);
 
-        let taken: [usize; LANES] = std::array::from_fn(|l| rows.actions[of[l]]);
+        let taken = at.map(|place| recorded.actions.of(place, num_actions));
         let log_prob: Lane = std::array::from_fn(|l| head.log_probs[taken[l]][l]);
-        let (old_log_prob, advantage) = (lane(rows.old_log_probs, &of), lane(rows.advantages, &of));
+        let old_log_prob = lane(recorded.old_log_probs, &at);
+        let advantage = lane(recorded.advantages, &at).map(|a| ((f64::from(a) - mean) / deviation) as f32);
         let (low, high) = (1.0 - config.clip, 1.0 + config.clip);
         let [mut log_ratio, mut ratio, mut policy, mut d_log_prob] = [[0.0; LANES]; 4];
         for l in 0..LANES {
@@ -342,7 +374,8 @@ fn value_loss_body<const FMA: bool>(
     let mut sum = 0.0;
     for first in (0..values.len()).step_by(LANES) {
         let (of, present) = lanes_from(first, values.len());
-        let (values, returns) = (lane(values, &of), lane(rows.returns, &of));
+        let at = of.map(|row| rows.of.rows[row]);
+        let (values, returns) = (lane(values, &of), lane(rows.recorded.returns, &at));
         let (mut value, mut d_value) = ([0.0; LANES], [0.0; LANES]);
         match config.value_clip {
             None => {
@@ -352,7 +385,7 @@ fn value_loss_body<const FMA: bool>(
                 }
             }
             Some(c) => {
-                let old_values = lane(rows.old_values, &of);
+                let old_values = lane(rows.recorded.old_values, &at);
                 for l in 0..LANES {
                     let error = values[l] - returns[l];
                     let moved = values[l] - old_values[l];
@@ -383,17 +416,21 @@ struct Outcome {
 fn run(logits: FlexTensor, values: FlexTensor, batch: PpoBatch<Flex>, config: &PpoLossConfig) -> Outcome {
     let (logits, values) = (row_major(logits), row_major(values));
     let [count, num_actions] = dims(&logits);
-    let recorded = Recorded::new(batch, num_actions);
+    let recorded = by_rows(Recorded::new(batch));
+    let recorded = &Slices::new(&recorded);
+    let places: Vec<usize> = (0..count).collect();
     let (mut d_logits, mut d_values) = (vec![0.0; count * num_actions], vec![0.0; count]);
     let tasks = (0..count).step_by(CHUNK).zip(d_values.chunks_mut(CHUNK));
     let tasks: Vec<_> = tasks.zip(d_logits.chunks_mut((CHUNK * num_actions).max(1))).collect();
     let totals = map_tasks(tasks, 100 * count * num_actions, |((first, d_values), d_logits)| {
         let rows = first..first + d_values.len();
         let logits = &floats(&logits)[rows.start * num_actions..rows.end * num_actions];
-        let (recorded, values) = (recorded.rows(rows.clone()), &floats(&values)[rows]);
+        let values = &floats(&values)[rows.clone()];
+        let of = PpoRows { rows: &places[rows], mean: 0.0, deviation: 1.0 };
+        let rows = Rows { of, recorded, num_actions };
         [
-            policy_loss(&recorded, logits, config, count, d_logits),
-            value_loss(&recorded, values, config, count, d_values),
+            policy_loss(&rows, logits, config, count, d_logits),
+            value_loss(&rows, values, config, count, d_values),
         ]
     });
     let (loss, stats) = finish(totals.into_iter().flatten(), count, config);

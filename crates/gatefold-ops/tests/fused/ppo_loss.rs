@@ -1,8 +1,9 @@
 use burn::backend::Flex;
-use burn::tensor::{Bool, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, TensorPrimitive};
 use gatefold_ops::{
-    Activation, Evaluated, FlatMlp, PpoBatch, PpoLossConfig, composed, flat_mlp, flat_mlp_column,
-    flat_ppo_loss, log_softmax_rows, masked_log_softmax, ppo_loss, ppo_stats,
+    Activation, Evaluated, FlatMlp, Network, PpoBatch, PpoData, PpoLossConfig, PpoRows, composed, flat_mlp,
+    flat_mlp_column, flat_ppo_loss, log_softmax_rows, masked_log_softmax, ppo_loss, ppo_stats,
+    squared_norms_of_parts,
 };
 use proptest::prelude::*;
 
@@ -80,6 +81,28 @@ impl Case {
             returns: floats(&self.returns),
             old_values: floats(&self.old_values),
         }
+    }
+
+    /// Some of the rows, their advantages normalised.
+    fn minibatch(&self, of: &PpoRows<'_>) -> PpoBatch<Train> {
+        let pick = |all: &[f32]| of.rows.iter().map(|&row| all[row]).collect::<Vec<_>>();
+        let normal = |a: f32| ((f64::from(a) - of.mean) / of.deviation) as f32;
+        let actions = self.num_actions;
+        let mask = |mask: &Vec<bool>| {
+            of.rows.iter().flat_map(|row| mask[row * actions..][..actions].iter().copied()).collect()
+        };
+        let picked = Self {
+            logits: Vec::new(),
+            values: vec![0.0; of.rows.len()],
+            actions: of.rows.iter().map(|&row| self.actions[row]).collect(),
+            mask: self.mask.as_ref().map(mask),
+            old_log_probs: pick(&self.old_log_probs),
+            advantages: pick(&self.advantages).into_iter().map(normal).collect(),
+            returns: pick(&self.returns),
+            old_values: pick(&self.old_values),
+            num_actions: self.num_actions,
+        };
+        picked.batch()
     }
 
     fn logits(&self) -> Tensor<Flex, 2> {
@@ -234,7 +257,6 @@ fn masked_entries_may_be_minus_infinity_and_get_no_gradient() {
     }
 }
 
-type Both<'a> = [(&'a FlatMlp, Tensor<Flex, 1>); 2];
 type Seen = [Tensor<Flex, 1>; 6];
 
 /// Actor and critic of some sizes on data of `rows` rows.
@@ -245,61 +267,101 @@ struct Networks {
 }
 
 impl Networks {
-    fn new(rows: usize, num_actions: usize, hidden: &[usize], seed: u64) -> Self {
+    fn new(rows: usize, num_actions: usize, inputs: usize, hidden: &[usize], seed: u64) -> Self {
         let mut n = Numbers::new(seed);
         let mut network = |outputs| {
             let layers = hidden.iter().map(|&width| (width, Activation::Tanh));
-            let mlp = FlatMlp::new(5, layers.chain([(outputs, Activation::Identity)]).collect());
+            let mlp = FlatMlp::new(inputs, layers.chain([(outputs, Activation::Identity)]).collect());
             let parameters = n.tensor([mlp.sizes().sum()]);
             (mlp, parameters)
         };
-        Self { actor: network(num_actions), critic: network(1), x: n.tensor([rows, 5]) }
+        Self { actor: network(num_actions), critic: network(1), x: n.tensor([rows, inputs]) }
     }
 
     /// Loss, statistics, logits, values and the gradients of both networks' parameters.
     fn run(
         &self,
         case: &Case,
-        loss: impl Fn(Tensor<Flex, 2>, Both<'_>, PpoBatch<Flex>) -> Evaluated<Flex>,
+        minibatch: &PpoRows<'_>,
+        loss: impl Fn(&PpoData<Flex>, &PpoRows<'_>, [Network<'_, Flex>; 2]) -> Evaluated<Flex>,
     ) -> Seen {
-        let networks = [&self.actor, &self.critic].map(|(mlp, parameters)| (mlp, parameters.clone()));
+        let data = PpoData::new(self.x.clone(), case.batch().inner());
+        let [actor, critic] =
+            [&self.actor, &self.critic].map(|(_, parameters)| parameters.clone().into_primitive().tensor());
         let Evaluated { loss, stats, logits, values, gradients } =
-            loss(self.x.clone(), networks, case.batch().inner());
-        let [actor, critic] = gradients.map(|of| Tensor::from_primitive(TensorPrimitive::Float(of)));
-        [loss, stats, logits.flatten(0, 1), values, actor, critic]
+            loss(&data, minibatch, [(&self.actor.0, &actor), (&self.critic.0, &critic)]);
+        for (gradient, mlp) in gradients.iter().zip([&self.actor.0, &self.critic.0]) {
+            let sizes: Vec<_> = mlp.sizes().collect();
+            assert_eq!(gradient.squares, squared_norms_of_parts::<Flex>(&gradient.values, &sizes));
+        }
+        let [actor, critic] = gradients.map(|of| Tensor::from_primitive(TensorPrimitive::Float(of.values)));
+        [
+            from_vec(vec![loss], [1]),
+            from_vec(stats.to_vec(), [6]),
+            logits.flatten(0, 1),
+            values,
+            actor,
+            critic,
+        ]
     }
 
     /// The same by networks and loss one after the other, and their backward passes.
-    fn apart(&self, case: &Case) -> Seen {
+    fn apart(&self, case: &Case, minibatch: &PpoRows<'_>) -> Seen {
+        let rows: Vec<i32> = minibatch.rows.iter().map(|&row| row as i32).collect();
+        let rows = Tensor::from_data(TensorData::new(rows, [minibatch.rows.len()]), &Default::default());
+        let x = data(&self.x).select(0, rows);
         let (actor, critic) = (leaf(&self.actor.1), leaf(&self.critic.1));
-        let logits = flat_mlp(data(&self.x), actor.clone(), &self.actor.0);
-        let values = flat_mlp_column(data(&self.x), critic.clone(), &self.critic.0);
-        let (loss, stats) = ppo_loss(logits.clone(), values.clone(), case.batch(), &CONFIG);
+        let logits = flat_mlp(x.clone(), actor.clone(), &self.actor.0);
+        let values = flat_mlp_column(x, critic.clone(), &self.critic.0);
+        let (loss, stats) = ppo_loss(logits.clone(), values.clone(), case.minibatch(minibatch), &CONFIG);
         let found = loss.backward();
         let [actor, critic] = [actor, critic].map(|leaf| leaf.grad(&found).expect("a gradient"));
         [loss.inner(), stats.inner(), logits.inner().flatten(0, 1), values.inner(), actor, critic]
     }
 }
 
-const SIZES: [(usize, usize, &[usize]); 5] =
-    [(1, 2, &[16]), (64, 2, &[64, 64]), (255, 9, &[20]), (300, 3, &[33, 17]), (1100, 4, &[16, 16, 16])];
+/// Rows, actions, inputs and hidden layers.
+const SIZES: [(usize, usize, usize, &[usize]); 6] = [
+    (1, 2, 4, &[16]),
+    (64, 2, 5, &[64, 64]),
+    (255, 9, 1, &[20]),
+    (300, 3, 11, &[33, 17]),
+    (1100, 4, 8, &[16, 16, 16]),
+    (90, 5, 3, &[300, 200]),
+];
 
-fn fused(case: &Case, networks: &Networks) -> Seen {
-    networks.run(case, |x, [actor, critic], batch| flat_ppo_loss::<Train>(x, actor, critic, batch, &CONFIG))
+/// Places of `count` rows of so many, in any order, some of them several times.
+fn places(count: usize, rows: usize, seed: u64) -> Vec<usize> {
+    let mut n = Numbers::new(seed);
+    (0..count).map(|_| n.below(rows)).collect()
+}
+
+fn fused(case: &Case, minibatch: &PpoRows<'_>, networks: &Networks) -> Seen {
+    networks.run(case, minibatch, |data, minibatch, [actor, critic]| {
+        flat_ppo_loss::<Train>(data, minibatch, actor, critic, &CONFIG)
+    })
 }
 
 #[test]
 fn the_loss_of_two_networks_has_the_bits_of_networks_and_loss_one_after_the_other() {
-    for (seed, (rows, num_actions, hidden)) in SIZES.into_iter().enumerate() {
+    for (seed, (rows, num_actions, inputs, hidden)) in SIZES.into_iter().enumerate() {
         let seed = seed as u64;
         let case = Case::new(rows, num_actions, seed.is_multiple_of(2), seed);
-        let networks = Networks::new(rows, num_actions, hidden, seed);
-        let (fused, apart) = (fused(&case, &networks), networks.apart(&case));
-        assert_eq!(fused.each_ref().map(bits), apart.each_ref().map(bits), "{rows} rows");
-        let composed = networks
-            .run(&case, |x, networks, batch| composed::flat_ppo_loss::<Train>(x, networks, batch, &CONFIG));
-        for (fused, composed) in fused.iter().zip(&composed) {
-            assert_close("fused and composed", fused, composed);
+        let networks = Networks::new(rows, num_actions, inputs, hidden, seed);
+        let all: Vec<usize> = (0..rows).collect();
+        let some = places(rows.div_ceil(2), rows, seed);
+        for minibatch in [
+            PpoRows { rows: &all, mean: 0.0, deviation: 1.0 },
+            PpoRows { rows: &some, mean: 0.25, deviation: 1.5 },
+        ] {
+            let (fused, apart) = (fused(&case, &minibatch, &networks), networks.apart(&case, &minibatch));
+            assert_eq!(fused.each_ref().map(bits), apart.each_ref().map(bits), "{rows} rows");
+            let composed = networks.run(&case, &minibatch, |data, minibatch, networks| {
+                composed::flat_ppo_loss::<Train>(data, minibatch, networks, &CONFIG)
+            });
+            for (fused, composed) in fused.iter().zip(&composed) {
+                assert_close("fused and composed", fused, composed);
+            }
         }
     }
 }
@@ -309,12 +371,50 @@ fn the_loss_of_two_networks_does_not_depend_on_the_number_of_threads() {
     for rows in [1500, 100] {
         let at = |threads| {
             let seen = || {
-                fused(&Case::new(rows, 3, true, 4), &Networks::new(rows, 3, &[48, 48], 5))
-                    .each_ref()
-                    .map(bits)
+                let (case, networks) = (Case::new(rows, 3, true, 4), Networks::new(rows, 3, 5, &[48, 48], 5));
+                let minibatch = PpoRows { rows: &places(rows, rows, 6), mean: 0.5, deviation: 2.0 };
+                fused(&case, &minibatch, &networks).each_ref().map(bits)
             };
             with_threads(threads, seen)
         };
         assert_eq!(at(1), at(2), "{rows} rows");
     }
+}
+
+#[test]
+fn the_loss_of_two_networks_of_views_or_long_integers_is_that_of_copies() {
+    let (case, networks) = (Case::new(40, 3, true, 1), Networks::new(40, 3, 6, &[8], 2));
+    let minibatch = PpoRows { rows: &places(24, 40, 3), mean: 0.1, deviation: 0.7 };
+    let expected = fused(&case, &minibatch, &networks);
+    let turned = from_vec::<2>(values(&networks.x.clone().transpose()), [6, 40]).transpose();
+    let view = Networks { x: turned, ..networks };
+    assert_eq!(fused(&case, &minibatch, &view).each_ref().map(bits), expected.each_ref().map(bits));
+    let data = PpoData::new(
+        view.x.clone(),
+        PpoBatch { actions: case.batch().inner().actions.cast(DType::I64), ..case.batch().inner() },
+    );
+    let [actor, critic] = [&view.actor, &view.critic].map(|(_, all)| all.clone().into_primitive().tensor());
+    let seen = flat_ppo_loss::<Train>(
+        &data,
+        &minibatch,
+        (&view.actor.0, &actor),
+        (&view.critic.0, &critic),
+        &CONFIG,
+    );
+    assert_close("of long integers", &from_vec(vec![seen.loss], [1]), &expected[0]);
+}
+
+#[test]
+#[should_panic(expected = "row 40 of 40")]
+fn the_loss_of_two_networks_names_a_row_that_there_is_not() {
+    let (case, networks) = (Case::new(40, 3, false, 1), Networks::new(40, 3, 6, &[8], 2));
+    fused(&case, &PpoRows { rows: &[3, 40], mean: 0.0, deviation: 1.0 }, &networks);
+}
+
+#[test]
+#[should_panic(expected = "action 3, but there are 3")]
+fn the_loss_of_two_networks_names_an_action_that_there_is_not() {
+    let (mut case, networks) = (Case::new(40, 3, false, 1), Networks::new(40, 3, 6, &[8], 2));
+    case.actions[7] = 3;
+    fused(&case, &PpoRows { rows: &[7], mean: 0.0, deviation: 1.0 }, &networks);
 }

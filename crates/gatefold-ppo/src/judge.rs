@@ -1,0 +1,152 @@
+//! What a minibatch says: its loss, and what a step down it needs.
+
+use burn::tensor::Tensor;
+use gatefold_env::StreamRng;
+use gatefold_monitor::Metrics;
+use gatefold_ops::{FlatGradient, OpsAutodiffBackend, OpsBackend, first_non_finite, ppo_loss};
+use gatefold_policy::{Evaluation, Observation, RoutingInput, SecondValues, Wanted};
+
+use crate::minibatch::{Gathered, Minibatch, Place};
+use crate::objective::{Objective, Terms};
+use crate::student::{Flat, Student, join_parameters};
+use crate::update::non_finite;
+use crate::{Batch, UpdateError};
+
+/// An evaluated minibatch.
+pub(crate) struct Judged<B: OpsAutodiffBackend> {
+    pub(crate) terms: Terms<B>,
+    /// The loss as a number.
+    pub(crate) value: f64,
+    /// What the losses say beside their values, if it is wanted.
+    pub(crate) statistics: Option<Metrics>,
+    /// Of the faster form of a policy, what it gives beside the loss.
+    pub(crate) known: Option<Known<B>>,
+}
+
+/// Gradients of the PPO loss, and the second critic, if there is one, whose gradient is still to be found.
+pub(crate) struct Known<B: OpsAutodiffBackend> {
+    pub(crate) gradients: [FlatGradient<B::InnerBackend>; 2],
+    /// The floating-point operations that they were shared out by.
+    pub(crate) flops: usize,
+    pub(crate) second: Option<SecondValues<B>>,
+}
+
+/// Evaluates a minibatch; with `statistics` if they are wanted. Fails if the loss or a raw logit is not finite.
+pub(crate) fn judge<B: OpsAutodiffBackend>(
+    student: &Student<'_, B>,
+    objective: &Objective<'_, B>,
+    batch: &Batch,
+    minibatch: &mut Minibatch,
+    dropout: &mut StreamRng,
+    statistics: bool,
+) -> Result<Judged<B>, UpdateError> {
+    match &student.flat {
+        Some(flat) => judge_flat(student, flat, objective, batch, minibatch, statistics),
+        None => judge_whole(student, objective, minibatch, dropout, statistics),
+    }
+}
+
+fn judge_flat<B: OpsAutodiffBackend>(
+    student: &Student<'_, B>,
+    flat: &Flat<B::InnerBackend>,
+    objective: &Objective<'_, B>,
+    batch: &Batch,
+    minibatch: &mut Minibatch,
+    statistics: bool,
+) -> Result<Judged<B>, UpdateError> {
+    let tensors = |gathered| Gathered::tensors::<B>(gathered, &objective.learner.spec, objective.device);
+    let seen = flat.policy.ppo_loss::<B>(&flat.data, &minibatch.ppo_rows(), &objective.ppo());
+    let mut terms = Terms::known(seen.loss, seen.stats);
+    let gathered = minibatch.gathered.take().map(tensors);
+    let second = gathered.and_then(|(observation, _, data)| {
+        let second = flat.policy.second_values::<B>(observation.features)?;
+        objective.add_second_critic(&mut terms, second.values.clone(), data.returns);
+        Some(second)
+    });
+    let value = terms.value();
+    if !(value.is_finite() && first_non_finite(&seen.logits).is_none()) {
+        let (observation, ..) = tensors(minibatch.gather(batch));
+        let evaluation = Evaluation {
+            logits: Tensor::from_inner(seen.logits),
+            values: Tensor::from_inner(seen.values),
+            second_values: None,
+            h_obs: None,
+            gates: None,
+            expert_logits: None,
+            next_operator: None,
+            graph: None,
+        };
+        return Err(first_fault(&minibatch.at, student, &observation, &evaluation, &terms));
+    }
+    let flops = flat.policy.ppo_flops(minibatch.at.rows.len());
+    let known = Known { gradients: seen.gradients, flops, second };
+    // Without a router nothing but the loss says anything.
+    Ok(Judged { terms, value, statistics: statistics.then(Metrics::new), known: Some(known) })
+}
+
+fn judge_whole<B: OpsAutodiffBackend>(
+    student: &Student<'_, B>,
+    objective: &Objective<'_, B>,
+    minibatch: &mut Minibatch,
+    dropout: &mut StreamRng,
+    statistics: bool,
+) -> Result<Judged<B>, UpdateError> {
+    let Objective { plan, learner, device, .. } = *objective;
+    let gathered = minibatch.gathered.take().expect("data of a minibatch");
+    let (observation, drawn, data) = gathered.tensors::<B>(&learner.spec, device);
+    let input = RoutingInput::new(plan.routing, plan.temperature).with_drawn(drawn);
+    let policy = student.shape();
+    let wanted = Wanted {
+        predicted: plan.coefficients.next_operator != 0.0,
+        compared: objective.compared_rows(),
+        attended: objective.attended_rows(policy),
+        dropped: policy.draw_graph(minibatch.at.rows.len(), dropout, device),
+    };
+    join_parameters(policy);
+    let evaluation = policy.evaluate_with(&observation, input, &wanted);
+    let (logits, values, returns) =
+        (evaluation.logits.clone(), evaluation.values.clone(), data.returns.clone());
+    let ppo = ppo_loss(logits, values, data, &objective.ppo()).into();
+    let terms = objective.terms(ppo, &evaluation, &observation, returns, minibatch);
+    let value = terms.value();
+    let all_finite = value.is_finite()
+        && first_bad(&evaluation.logits).is_none()
+        && evaluation.expert_logits.as_ref().and_then(first_bad).is_none();
+    if !all_finite {
+        return Err(first_fault(&minibatch.at, student, &observation, &evaluation, &terms));
+    }
+    let statistics = statistics.then(|| objective.statistics(&evaluation, &observation, minibatch));
+    Ok(Judged { terms, value, statistics, known: None })
+}
+
+fn first_bad<B: OpsBackend, const D: usize>(t: &Tensor<B, D>) -> Option<f64> {
+    first_non_finite(t).map(f64::from)
+}
+
+/// The first tensor that is not finite, or term of the loss.
+///
+/// Logits are looked at before the mask, which would hide a NaN of a forbidden action.
+fn first_fault<B: OpsAutodiffBackend>(
+    at: &Place,
+    student: &Student<'_, B>,
+    observation: &Observation<B>,
+    evaluation: &Evaluation<B>,
+    terms: &Terms<B>,
+) -> UpdateError {
+    let gates = evaluation.gates.as_ref();
+    let h_obs = evaluation.h_obs.clone();
+    let h_obs = h_obs.unwrap_or_else(|| student.policy().encode_observation(observation));
+    let tensors = [
+        ("h_graph", evaluation.graph.as_ref().and_then(|graph| first_bad(&graph.graph))),
+        ("h_obs", first_bad(&h_obs)),
+        ("the router's logits", gates.and_then(|gates| first_bad(&gates.logits))),
+        ("the gates", gates.and_then(|gates| first_bad(&gates.alpha))),
+        ("the experts' logits", evaluation.expert_logits.as_ref().and_then(first_bad)),
+        ("the action logits", first_bad(&evaluation.logits)),
+        ("the critic's values", first_bad(&evaluation.values)),
+    ];
+    let tensor = tensors.into_iter().find_map(|(what, value)| Some((what, value?)));
+    let (what, value) =
+        tensor.or_else(|| terms.first_non_finite()).unwrap_or_else(|| ("the loss", terms.value()));
+    non_finite(at, what, value)
+}
