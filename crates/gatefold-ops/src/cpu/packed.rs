@@ -66,7 +66,10 @@ fn add_body<const FMA: bool>(
     for (row, out) in out.chunks_exact_mut(width).enumerate() {
         if first + row + AHEAD < pairs.num_rows() {
             let soon = pairs.of_row(first + row + AHEAD);
-            soon.iter().for_each(|&pair| prefetch(&items[pair * width..(pair + 1) * width]));
+            for &pair in soon {
+                prefetch(&items[pair * width..(pair + 1) * width]);
+                weights.inspect(|weights| prefetch(&weights[pairs.gates()[pair]..][..1]));
+            }
         }
         for &pair in pairs.of_row(first + row) {
             let weight = weights.map_or(1.0, |weights| weights[pairs.gates()[pair]]);
@@ -113,6 +116,7 @@ fn backward_body<const FMA: bool>(
         let pair = first + at;
         if let Some(&row) = pairs.rows().get(pair + AHEAD) {
             prefetch(&g[row * width..(row + 1) * width]);
+            prefetch(&weights[pairs.gates()[pair + AHEAD]..][..1]);
         }
         let (row, weight) = (pairs.rows()[pair], weights[pairs.gates()[pair]]);
         let g = &g[row * width..(row + 1) * width];
