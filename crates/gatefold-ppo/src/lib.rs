@@ -6,8 +6,8 @@
 
 mod collect;
 mod config;
+mod evaluate;
 mod gae;
-mod judge;
 pub mod losses;
 mod minibatch;
 mod objective;

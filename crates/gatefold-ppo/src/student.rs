@@ -7,7 +7,7 @@ use gatefold_ops::{OpsAutodiffBackend, OpsBackend, PpoData, in_one_graph};
 use gatefold_optim::{AdamW, FlatMoments, Gradients, Step};
 use gatefold_policy::{ActorCritic, FlatPolicy};
 
-use crate::{Batch, judge::Known, minibatch::Gathered};
+use crate::{Batch, evaluate::Known, minibatch::Gathered};
 
 const THERE: &str = "a student has its policy between steps";
 

@@ -9,7 +9,7 @@ use gatefold_policy::ActorCritic;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::judge::{Judged, judge};
+use crate::evaluate::{Evaluated, evaluate};
 use crate::minibatch::{Epochs, Order, Place};
 use crate::objective::Objective;
 use crate::student::Student;
@@ -100,11 +100,12 @@ impl Learner {
         let mut at = Place::default();
         let mut next = minibatches.next();
         while let Some(mut minibatch) = next {
-            let judge = || judge(&student, &objective, batch, &mut minibatch, &mut dropout, first.is_none());
+            let evaluate =
+                || evaluate(&student, &objective, batch, &mut minibatch, &mut dropout, first.is_none());
             // The next one is prepared meanwhile.
-            let judged;
-            (judged, next) = beside(minibatches.cost(), judge, || minibatches.next());
-            let Judged { mut terms, value, statistics, known } = judged?;
+            let evaluated;
+            (evaluated, next) = beside(minibatches.cost(), evaluate, || minibatches.next());
+            let Evaluated { mut terms, value, statistics, known } = evaluated?;
             at = minibatch.at;
 
             let lr = plan.learning_rate.at(*optimizer_steps);

@@ -13,7 +13,7 @@ use crate::update::non_finite;
 use crate::{Batch, UpdateError};
 
 /// An evaluated minibatch.
-pub(crate) struct Judged<B: OpsAutodiffBackend> {
+pub(crate) struct Evaluated<B: OpsAutodiffBackend> {
     pub(crate) terms: Terms<B>,
     /// The loss as a number.
     pub(crate) value: f64,
@@ -32,28 +32,28 @@ pub(crate) struct Known<B: OpsAutodiffBackend> {
 }
 
 /// Evaluates a minibatch; with `statistics` if they are wanted. Fails if the loss or a raw logit is not finite.
-pub(crate) fn judge<B: OpsAutodiffBackend>(
+pub(crate) fn evaluate<B: OpsAutodiffBackend>(
     student: &Student<'_, B>,
     objective: &Objective<'_, B>,
     batch: &Batch,
     minibatch: &mut Minibatch,
     dropout: &mut StreamRng,
     statistics: bool,
-) -> Result<Judged<B>, UpdateError> {
+) -> Result<Evaluated<B>, UpdateError> {
     match &student.flat {
-        Some(flat) => judge_flat(student, flat, objective, batch, minibatch, statistics),
-        None => judge_whole(student, objective, minibatch, dropout, statistics),
+        Some(flat) => evaluate_flat(student, flat, objective, batch, minibatch, statistics),
+        None => evaluate_whole(student, objective, minibatch, dropout, statistics),
     }
 }
 
-fn judge_flat<B: OpsAutodiffBackend>(
+fn evaluate_flat<B: OpsAutodiffBackend>(
     student: &Student<'_, B>,
     flat: &Flat<B::InnerBackend>,
     objective: &Objective<'_, B>,
     batch: &Batch,
     minibatch: &mut Minibatch,
     statistics: bool,
-) -> Result<Judged<B>, UpdateError> {
+) -> Result<Evaluated<B>, UpdateError> {
     let tensors = |gathered| Gathered::tensors::<B>(gathered, &objective.learner.spec, objective.device);
     let seen = flat.policy.ppo_loss::<B>(&flat.data, &minibatch.ppo_rows(), &objective.ppo());
     let mut terms = Terms::known(seen.loss, seen.stats);
@@ -81,16 +81,16 @@ fn judge_flat<B: OpsAutodiffBackend>(
     let flops = flat.policy.ppo_flops(minibatch.at.rows.len());
     let known = Known { gradients: seen.gradients, flops, second };
     // Without a router nothing but the loss says anything.
-    Ok(Judged { terms, value, statistics: statistics.then(Metrics::new), known: Some(known) })
+    Ok(Evaluated { terms, value, statistics: statistics.then(Metrics::new), known: Some(known) })
 }
 
-fn judge_whole<B: OpsAutodiffBackend>(
+fn evaluate_whole<B: OpsAutodiffBackend>(
     student: &Student<'_, B>,
     objective: &Objective<'_, B>,
     minibatch: &mut Minibatch,
     dropout: &mut StreamRng,
     statistics: bool,
-) -> Result<Judged<B>, UpdateError> {
+) -> Result<Evaluated<B>, UpdateError> {
     let Objective { plan, learner, device, .. } = *objective;
     let gathered = minibatch.gathered.take().expect("data of a minibatch");
     let (observation, drawn, data) = gathered.tensors::<B>(&learner.spec, device);
@@ -116,7 +116,7 @@ fn judge_whole<B: OpsAutodiffBackend>(
         return Err(first_fault(&minibatch.at, student, &observation, &evaluation, &terms));
     }
     let statistics = statistics.then(|| objective.statistics(&evaluation, &observation, minibatch));
-    Ok(Judged { terms, value, statistics, known: None })
+    Ok(Evaluated { terms, value, statistics, known: None })
 }
 
 fn first_bad<B: OpsBackend, const D: usize>(t: &Tensor<B, D>) -> Option<f64> {
