@@ -24,7 +24,7 @@ use std::{env, fs};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData};
 use gatefold_ops::{
-    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer,
+    Activation, ActivePairs, AdamwStep, FlatMlp, GatEdges, GatHeads, GatRows, GatScoring, MlpLayer, Network,
     OpsBackend, PpoBatch, PpoData, PpoLossConfig, PpoRows, adamw_step, flat_ppo_loss, gat_layer, mlp, pack,
     packed_expert_linear, packed_mix, ppo_loss, simd_level, sparsemax,
 };
@@ -221,11 +221,13 @@ fn flat_ppo_loss_of_64() -> Kernel {
         let layers = [(64, Activation::Tanh), (64, Activation::Tanh), (outputs, Activation::Identity)];
         FlatMlp::new(4, layers.to_vec())
     });
-    let parameters =
+    let mut parameters =
         mlps.each_ref().map(|mlp| tensor::<Flex, 1>([mlp.sizes().sum()], 0.2).into_primitive().tensor());
     let (data, places) = (PpoData::new(tensor([64, 4], 1.0), minibatch().inner()), Vec::from_iter(0..64));
     Box::new(move || {
-        let [actor, critic] = [0, 1].map(|of| (&mlps[of], &parameters[of]));
+        let [actor, critic] = &mut parameters;
+        let actor = Network { mlp: &mlps[0], parameters: actor, step: None };
+        let critic = Network { mlp: &mlps[1], parameters: critic, step: None };
         let minibatch = PpoRows { rows: &places, mean: 0.0, deviation: 1.0 };
         drop(black_box(flat_ppo_loss::<Train>(&data, &minibatch, actor, critic, &LOSS)));
     })

@@ -4,10 +4,10 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use divan::{Bencher, black_box};
 use gatefold_ops::{
-    Activation, ActivePairs, AdamwStep, FlatGradient, FlatMlp, GatEdges, OpsBackend, PpoBatch, PpoData,
-    PpoLossConfig, PpoRows, adamw_in_place, adamw_step, composed, entmax15, expert_linear, flat_ppo_loss,
-    gat_attention, linear, norm_relu, pack, packed_expert_linear, packed_mix, ppo_loss, sparsemax,
-    squared_norm,
+    Activation, ActivePairs, AdamwStep, FlatGradient, FlatMlp, GatEdges, Network, OpsBackend, PpoBatch,
+    PpoData, PpoLossConfig, PpoRows, adamw_in_place, adamw_step, composed, entmax15, expert_linear,
+    flat_ppo_loss, gat_attention, linear, norm_relu, pack, packed_expert_linear, packed_mix, ppo_loss,
+    sparsemax, squared_norm,
 };
 
 type Train = Autodiff<Flex>;
@@ -364,7 +364,9 @@ mod ppo {
         let places: Vec<usize> = (0..rows).collect();
         let minibatch = PpoRows { rows: &places, mean: 0.0, deviation: 1.0 };
         bencher.bench_local(|| {
-            let [actor, critic] = [0, 1].map(|of| (&mlps[of], &parameters[of]));
+            let [actor, critic] = &mut parameters;
+            let actor = Network { mlp: &mlps[0], parameters: actor, step: None };
+            let critic = Network { mlp: &mlps[1], parameters: critic, step: None };
             let seen = flat_ppo_loss::<Train>(&data, &minibatch, actor, critic, &LOSS);
             let step = scale(seen.gradients.iter().flat_map(|grad| &grad.squares).sum());
             for ((all, grad), [m, v]) in parameters.iter_mut().zip(seen.gradients).zip(&mut moments) {
@@ -386,9 +388,11 @@ mod ppo {
             (tensor::<Flex, 1>([count]) * 0.2, zeros.clone(), zeros)
         });
         bencher.bench_local(|| {
-            let parameters = learned.each_ref().map(|(p, ..)| p.clone().into_primitive().tensor());
-            let networks = [0, 1].map(|of| (&mlps[of], &parameters[of]));
-            let seen = composed::flat_ppo_loss::<Train>(&data, &minibatch, networks, &LOSS);
+            let [mut actor, mut critic] =
+                learned.each_ref().map(|(p, ..)| p.clone().into_primitive().tensor());
+            let actor = Network { mlp: &mlps[0], parameters: &mut actor, step: None };
+            let critic = Network { mlp: &mlps[1], parameters: &mut critic, step: None };
+            let seen = composed::flat_ppo_loss::<Train>(&data, &minibatch, [actor, critic], &LOSS);
             let primitive = |grad: FlatGradient<Flex>| {
                 Tensor::<Flex, 1>::from_primitive(TensorPrimitive::Float(grad.values))
             };

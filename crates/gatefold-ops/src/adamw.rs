@@ -64,6 +64,24 @@ pub fn adamw_in_place<B: OpsBackend>(
     B::adamw_in_place(param, grad, moments, step);
 }
 
+/// A step that parameters are still to take: whoever reads them next takes it first, where they will be read.
+#[derive(Debug)]
+pub struct PendingStep<'a, B: Backend> {
+    /// The gradient, of any rank.
+    pub gradient: FloatTensor<B>,
+    /// The first and the second moment.
+    pub moments: [&'a mut FloatTensor<B>; 2],
+    /// Its numbers.
+    pub numbers: AdamwStep,
+}
+
+impl<B: OpsBackend> PendingStep<'_, B> {
+    /// [`adamw_in_place`].
+    pub fn take(self, parameters: &mut FloatTensor<B>) {
+        adamw_in_place::<B>(parameters, self.gradient, self.moments, &self.numbers);
+    }
+}
+
 /// [`adamw_in_place`] of a leaf, such as a module's parameter: a new leaf.
 pub fn adamw_leaf<B: OpsAutodiffBackend, const D: usize>(
     param: Tensor<B, D>,

@@ -465,7 +465,7 @@ impl<C: CheckpointStrategy> OpsAutodiffBackend for Autodiff<Flex, C> {
         networks: [Network<'_, Flex>; 2],
         config: &PpoLossConfig,
     ) -> Evaluated<Flex> {
-        let [(_, actor), (_, critic)] = networks;
+        let [actor, critic] = networks.each_ref().map(|network| &*network.parameters);
         if !(all_f32!(data.x, actor, critic) && batch_is_f32!(data.recorded)) {
             return composed::flat_ppo_loss::<Self>(data, minibatch, networks, config);
         }

@@ -36,7 +36,7 @@ impl FlatMlp {
     }
 
     /// About the floating-point operations of a forward and a backward pass of so many rows.
-    pub fn learning_flops(&self, rows: usize) -> usize {
+    pub(crate) fn learning_flops(&self, rows: usize) -> usize {
         6 * rows * self.sizes().sum::<usize>()
     }
 

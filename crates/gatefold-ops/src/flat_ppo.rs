@@ -6,10 +6,22 @@ use burn::tensor::{
     ops::{BoolTensor, FloatTensor, IntTensor},
 };
 
-use crate::{FlatGradient, FlatMlp, OpsAutodiffBackend, PpoBatch, PpoLossConfig, composed, ppo_stats};
+use crate::{
+    FlatGradient, FlatMlp, OpsAutodiffBackend, PendingStep, PpoBatch, PpoLossConfig, composed,
+    first_non_finite, ppo_stats,
+};
 
-/// An MLP and its parameters `[P]`, as [`flat_mlp`](crate::flat_mlp()) takes them.
-pub type Network<'a, B> = (&'a FlatMlp, &'a FloatTensor<B>);
+/// An MLP, its parameters `[P]`, as [`flat_mlp`](crate::flat_mlp()) takes them, and the step that they take before, if
+/// one is due.
+#[derive(Debug)]
+pub struct Network<'a, B: Backend> {
+    /// Its layers.
+    pub mlp: &'a FlatMlp,
+    /// Changed by the step alone.
+    pub parameters: &'a mut FloatTensor<B>,
+    /// An optimizer's step that is due.
+    pub step: Option<PendingStep<'a, B>>,
+}
 
 /// What the losses of many minibatches are computed from: observations and what was recorded with them.
 #[derive(Debug, Clone)]
@@ -99,16 +111,14 @@ pub struct Evaluated<B: Backend> {
     pub loss: f32,
     /// Its statistics, see [`ppo_stats`].
     pub stats: [f32; ppo_stats::COUNT],
-    /// Logits `[R, A]`.
-    pub logits: Tensor<B, 2>,
-    /// Values `[R]`.
-    pub values: Tensor<B, 1>,
+    /// The first logit that is NaN or infinite, masked or not.
+    pub bad_logit: Option<f32>,
     /// The loss's gradients by the parameters of actor and critic.
     pub gradients: [FlatGradient<B>; 2],
 }
 
 /// [`ppo_loss`](crate::ppo_loss()) of `[R, A]` logits by `actor` and `[R]` values by `critic` of the same rows of
-/// `data`, with its gradients by their parameters.
+/// `data`, with its gradients by their parameters, after the steps that are due.
 ///
 /// The gradients come with the loss, so that no graph has to be kept of what led to it. On the CPU each chunk
 /// of rows is fetched, goes through a network, its terms of the loss and back while it is in cache; the bits are those
@@ -122,12 +132,16 @@ pub fn flat_ppo_loss<B: OpsAutodiffBackend>(
     config: &PpoLossConfig,
 ) -> Evaluated<B::InnerBackend> {
     let (columns, rows) = (data.x.shape()[1], data.rows());
-    for (mlp, parameters) in [actor, critic] {
-        mlp.check(columns, parameters.shape().num_elements());
+    for network in [&actor, &critic] {
+        network.mlp.check(columns, network.parameters.shape().num_elements());
     }
-    assert_eq!(critic.0.outputs(), 1, "flat_ppo_loss: outputs of the critic");
+    assert_eq!(critic.mlp.outputs(), 1, "flat_ppo_loss: outputs of the critic");
     if let Some(mask) = &data.recorded.mask {
-        assert_eq!(mask.shape()[1], actor.0.outputs(), "flat_ppo_loss: actions of the mask and of the actor");
+        assert_eq!(
+            mask.shape()[1],
+            actor.mlp.outputs(),
+            "flat_ppo_loss: actions of the mask and of the actor"
+        );
     }
     assert!(!minibatch.rows.is_empty(), "flat_ppo_loss: an empty minibatch has no mean");
     let last = minibatch.rows.iter().copied().max().unwrap_or_default();
@@ -144,25 +158,25 @@ pub fn composed<B: OpsAutodiffBackend>(
 ) -> Evaluated<B::InnerBackend> {
     let (x, batch) = data.select(minibatch);
     let x = Tensor::<B, 2>::from_inner(x);
-    let leaves = networks.map(|(_, all)| Tensor::<B, 1>::from_inner(float(all)).require_grad());
-    let [(actor, _), (critic, _)] = networks;
-    let logits = composed::flat_mlp(x.clone(), leaves[0].clone(), actor);
-    let values = composed::flat_mlp_column(x, leaves[1].clone(), critic);
-    let (loss, stats) =
-        composed::ppo_loss(logits.clone(), values.clone(), PpoBatch::from_inner(batch), config);
+    let [actor, critic] = networks.map(|Network { mlp, parameters, step }| {
+        step.into_iter().for_each(|step| step.take(parameters));
+        (mlp, Tensor::<B, 1>::from_inner(float(parameters)).require_grad())
+    });
+    let logits = composed::flat_mlp(x.clone(), actor.1.clone(), actor.0);
+    let values = composed::flat_mlp_column(x, critic.1.clone(), critic.0);
+    let (loss, stats) = composed::ppo_loss(logits.clone(), values, PpoBatch::from_inner(batch), config);
     let mut found = loss.backward();
-    let gradient = |(mlp, leaf): (&FlatMlp, &Tensor<B, 1>)| {
+    let gradient = |(mlp, leaf): (&FlatMlp, Tensor<B, 1>)| {
         let gradient = leaf.grad_remove(&mut found).expect("the loss depends on both networks");
         FlatGradient::new(gradient.into_primitive().tensor(), mlp)
     };
-    let gradients = [(actor, &leaves[0]), (critic, &leaves[1])].map(gradient);
+    let gradients = [actor, critic].map(gradient);
     let numbers = Tensor::cat(vec![loss.inner(), stats.inner()], 0).into_data().convert::<f32>();
     let numbers: Vec<f32> = numbers.into_vec().expect("converted to f32");
     Evaluated {
         loss: numbers[0],
         stats: std::array::from_fn(|at| numbers[1 + at]),
-        logits: logits.inner(),
-        values: values.inner(),
+        bad_logit: first_non_finite(&logits.inner()),
         gradients,
     }
 }

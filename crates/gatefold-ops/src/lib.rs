@@ -45,7 +45,8 @@ mod sparsemax;
 
 pub use active_pairs::ActivePairs;
 pub use adamw::{
-    AdamwStep, adamw_in_place, adamw_leaf, adamw_step, squared_norm, squared_norms, squared_norms_of_parts,
+    AdamwStep, PendingStep, adamw_in_place, adamw_leaf, adamw_step, squared_norm, squared_norms,
+    squared_norms_of_parts,
 };
 pub use all_masked::AllMasked;
 pub use backend::{OpsAutodiffBackend, OpsBackend};

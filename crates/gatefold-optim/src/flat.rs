@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Tensor, backend::Backend, ops::FloatTensor};
-use gatefold_ops::{FlatGradient, OpsAutodiffBackend, OpsBackend, adamw_in_place, map_tasks};
+use gatefold_ops::{AdamwStep, FlatGradient, OpsAutodiffBackend, OpsBackend, PendingStep};
 
 use crate::adamw::{AdamW, Step, bias_corrections, primitive, tensor};
 
@@ -17,6 +17,8 @@ struct Group<B: Backend> {
     first: FloatTensor<B>,
     second: FloatTensor<B>,
     steps: u64,
+    /// The gradient and the numbers of the last step, if the parameters are still to take it.
+    due: Option<(FloatTensor<B>, AdamwStep)>,
 }
 
 /// An optimizer's moments in the order of a few tensors.
@@ -25,6 +27,16 @@ struct Group<B: Backend> {
 #[derive(Debug, Clone)]
 pub struct FlatMoments<B: Backend> {
     groups: Vec<Group<B>>,
+}
+
+impl<B: OpsBackend> FlatMoments<B> {
+    /// The step that each group's parameters are still to take, if one is due.
+    pub fn take_due(&mut self) -> impl Iterator<Item = Option<PendingStep<'_, B>>> {
+        self.groups.iter_mut().map(|group| {
+            let (gradient, numbers) = group.due.take()?;
+            Some(PendingStep { gradient, moments: [&mut group.first, &mut group.second], numbers })
+        })
+    }
 }
 
 impl<B: OpsBackend> AdamW<B> {
@@ -63,6 +75,7 @@ impl<B: OpsBackend> AdamW<B> {
                 second: cat(moments().map(|m| tensor::<B>(m.second.clone())).collect()),
                 steps,
                 members,
+                due: None,
             })
         };
         let groups: Vec<_> = groups.into_iter().map(group).collect::<Option<_>>()?;
@@ -71,9 +84,10 @@ impl<B: OpsBackend> AdamW<B> {
         Some(FlatMoments { groups })
     }
 
-    /// Takes moments back that [`flat`](Self::flat) gave.
+    /// Takes moments back that [`flat`](Self::flat) gave. Panics if a step is due.
     pub fn set_flat(&mut self, moments: FlatMoments<B>) {
         for group in moments.groups {
+            assert!(group.due.is_none(), "parameters have taken all steps");
             let (first, second) = (tensor::<B>(group.first), tensor::<B>(group.second));
             let mut from = 0;
             for (at, size) in group.members.into_iter().zip(group.sizes) {
@@ -86,32 +100,24 @@ impl<B: OpsBackend> AdamW<B> {
         }
     }
 
-    /// [`step`](Self::step) on the groups' tensors, down a gradient of each, which together took so many `flops`.
-    ///
-    /// The parts of a gradient are the parameters of its group. Panics if there are not as many of all.
-    pub fn step_flat<'a>(
+    /// Begins a [`step`](Self::step) down a gradient of each group, whose parts are the group's parameters. It is due
+    /// then: a short step, but between two cores parameters take long to pass, so they take it where they are
+    /// read again. Panics if there are not as many of all, or a step is due.
+    pub fn step_flat(
         &self,
         moments: &mut FlatMoments<B>,
-        parameters: impl IntoIterator<Item = &'a mut FloatTensor<B>>,
         grads: impl IntoIterator<Item = FlatGradient<B>>,
-        flops: usize,
         lr: f64,
         max_norm: f32,
-    ) -> Step
-    where
-        FloatTensor<B>: 'a,
-    {
-        let tasks = parameters.into_iter().zip(&mut moments.groups).zip(grads);
-        let tasks: Vec<_> = tasks.map(|((parameters, group), grad)| (parameters, group, grad)).collect();
+    ) -> Step {
         let mut squares = vec![0.0; self.moments.len()];
         let mut given = 0;
-        for (_, group, grad) in &tasks {
-            assert_eq!(
-                grad.squares.len(),
-                group.members.len(),
-                "parts of a gradient and parameters of its group"
-            );
-            given += group.members.len();
+        let grads: Vec<_> = grads.into_iter().zip(&mut moments.groups).collect();
+        for (grad, group) in &grads {
+            assert!(group.due.is_none(), "parameters have taken the last step");
+            let (parts, members) = (grad.squares.len(), group.members.len());
+            assert_eq!(parts, members, "parts of a gradient and parameters of its group");
+            given += members;
             for (&at, &square) in group.members.iter().zip(&grad.squares) {
                 squares[at] = square;
             }
@@ -119,16 +125,12 @@ impl<B: OpsBackend> AdamW<B> {
         assert_eq!(given, squares.len(), "parameters and gradients of each group");
         let (done, numbers) = self.begin(&squares, |at| at, lr, max_norm);
         let Some(numbers) = numbers else { return done };
-        // A short step, but where its gradient was found and its parameters will be read again, if the gradients were
-        // shared out: between two cores they would take longer to pass. This thread begins with the last task. A
-        // device sees one thread.
-        let flops = if B::ON_HOST { flops } else { 0 };
-        map_tasks(tasks.into_iter().rev().collect(), flops, |(parameters, group, grad)| {
+        for (grad, group) in grads {
             group.steps += 1;
             let mut numbers = numbers;
             bias_corrections(&mut numbers, group.steps);
-            adamw_in_place::<B>(parameters, grad.values, [&mut group.first, &mut group.second], &numbers);
-        });
+            group.due = Some((grad.values, numbers));
+        }
         done
     }
 }

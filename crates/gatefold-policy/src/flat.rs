@@ -11,8 +11,8 @@ use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorPrimitive, ops::FloatTensor};
 use gatefold_curriculum::Routing;
 use gatefold_ops::{
-    Activation, Evaluated, FlatGradient, FlatMlp, OpsAutodiffBackend, OpsBackend, PpoData, PpoLossConfig,
-    PpoRows, flat_mlp, flat_mlp_column, flat_ppo_loss,
+    Activation, Evaluated, FlatGradient, FlatMlp, Network, OpsAutodiffBackend, OpsBackend, PendingStep,
+    PpoData, PpoLossConfig, PpoRows, flat_mlp, flat_mlp_column, flat_ppo_loss,
 };
 use gatefold_router::Gates;
 use rand::Rng;
@@ -45,6 +45,11 @@ impl<B: OpsBackend> FlatNetwork<B> {
         }
         let parameters = Tensor::cat(each, 0).into_primitive().tensor();
         Self { parameters, mlp: FlatMlp::new(inputs, layers), ids }
+    }
+
+    /// With a step that is due.
+    fn before<'a>(&'a mut self, step: Option<PendingStep<'a, B>>) -> Network<'a, B> {
+        Network { mlp: &self.mlp, parameters: &mut self.parameters, step }
     }
 
     /// The parameters as a tensor `[P]`.
@@ -84,37 +89,27 @@ impl<B: OpsBackend> FlatPolicy<B> {
         Self { actor, critic, second_critic }
     }
 
-    /// The PPO loss of a minibatch, its statistics and its gradients by the parameters of actor and critic.
+    /// The PPO loss of a minibatch, its statistics and its gradients by the parameters of actor and critic, after the
+    /// steps that these are still to take.
     pub fn ppo_loss<A: OpsAutodiffBackend<InnerBackend = B>>(
-        &self,
+        &mut self,
         data: &PpoData<B>,
         minibatch: &PpoRows<'_>,
         config: &PpoLossConfig,
+        [of_actor, of_critic]: [Option<PendingStep<'_, B>>; 2],
     ) -> Evaluated<B> {
-        let [actor, critic] = [&self.actor, &self.critic].map(|of| (&of.mlp, &of.parameters));
-        flat_ppo_loss::<A>(data, minibatch, actor, critic, config)
+        let actor = self.actor.before(of_actor);
+        flat_ppo_loss::<A>(data, minibatch, actor, self.critic.before(of_critic), config)
     }
 
-    /// About the floating-point operations of [`ppo_loss`](Self::ppo_loss) for so many rows, by which it is shared
-    /// out.
-    pub fn ppo_flops(&self, rows: usize) -> usize {
-        [&self.actor, &self.critic].iter().map(|network| network.mlp.learning_flops(rows)).sum()
+    /// The second critic, if there is one.
+    pub fn second_critic_mut(&mut self) -> Option<&mut FlatNetwork<B>> {
+        self.second_critic.as_mut()
     }
 
     /// Whether there is a second critic.
     pub fn has_second_critic(&self) -> bool {
         self.second_critic.is_some()
-    }
-
-    /// The second critic's values `[B]` of features `[B, F]`, tracked, if there is one.
-    pub fn second_values<A: OpsAutodiffBackend<InnerBackend = B>>(
-        &self,
-        features: Tensor<A, 2>,
-    ) -> Option<SecondValues<A>> {
-        let critic = self.second_critic.as_ref()?;
-        let parameters = Tensor::from_inner(critic.tensor()).require_grad();
-        let values = flat_mlp_column(features, parameters.clone(), &critic.mlp);
-        Some(SecondValues { values, parameters, mlp: critic.mlp.clone() })
     }
 
     /// The values of each critic `[B]`.
@@ -166,6 +161,13 @@ pub struct SecondValues<A: OpsAutodiffBackend> {
 }
 
 impl<A: OpsAutodiffBackend> SecondValues<A> {
+    /// Of features `[B, F]`.
+    pub fn of(critic: &FlatNetwork<A::InnerBackend>, features: Tensor<A, 2>) -> Self {
+        let parameters = Tensor::from_inner(critic.tensor()).require_grad();
+        let values = flat_mlp_column(features, parameters.clone(), &critic.mlp);
+        Self { values, parameters, mlp: critic.mlp.clone() }
+    }
+
     /// The gradient of a loss of these values.
     pub fn gradient(self, loss: &Tensor<A, 1>) -> FlatGradient<A::InnerBackend> {
         let gradient = self.parameters.grad_remove(&mut loss.backward()).expect("a loss of these values");

@@ -6,7 +6,7 @@ use gatefold_monitor::Metrics;
 use gatefold_ops::{FlatGradient, OpsAutodiffBackend, OpsBackend, first_non_finite, ppo_loss};
 use gatefold_policy::{Evaluation, Observation, RoutingInput, SecondValues, Wanted};
 
-use crate::minibatch::{Gathered, Minibatch, Place};
+use crate::minibatch::{Minibatch, Place};
 use crate::objective::{Objective, Terms};
 use crate::student::{Flat, Student, join_parameters};
 use crate::update::non_finite;
@@ -26,62 +26,53 @@ pub(crate) struct Evaluated<B: OpsAutodiffBackend> {
 /// Gradients of the PPO loss, and the second critic, if there is one, whose gradient is still to be found.
 pub(crate) struct Known<B: OpsAutodiffBackend> {
     pub(crate) gradients: [FlatGradient<B::InnerBackend>; 2],
-    /// The floating-point operations that they were shared out by.
-    pub(crate) flops: usize,
     pub(crate) second: Option<SecondValues<B>>,
 }
 
 /// Evaluates a minibatch; with `statistics` if they are wanted. Fails if the loss or a raw logit is not finite.
 pub(crate) fn evaluate<B: OpsAutodiffBackend>(
-    student: &Student<'_, B>,
+    student: &mut Student<'_, B>,
     objective: &Objective<'_, B>,
     batch: &Batch,
     minibatch: &mut Minibatch,
     dropout: &mut StreamRng,
     statistics: bool,
 ) -> Result<Evaluated<B>, UpdateError> {
-    match &student.flat {
-        Some(flat) => evaluate_flat(student, flat, objective, batch, minibatch, statistics),
-        None => evaluate_whole(student, objective, minibatch, dropout, statistics),
+    let Some(flat) = &mut student.flat else {
+        return evaluate_whole(student, objective, minibatch, dropout, statistics);
+    };
+    let (terms, known, bad_logit) = evaluate_flat(flat, objective, minibatch);
+    let value = terms.value();
+    if value.is_finite() && bad_logit.is_none() {
+        // Without a router nothing but the loss says anything.
+        return Ok(Evaluated { terms, value, statistics: statistics.then(Metrics::new), known: Some(known) });
     }
+    let Objective { plan, learner, device, .. } = *objective;
+    let (observation, ..) = minibatch.gather(batch).tensors(&learner.spec, device);
+    let input = RoutingInput::new(plan.routing, plan.temperature);
+    let evaluation = student.policy().evaluate_with(&observation, input, &Wanted::nothing());
+    Err(first_fault(&minibatch.at, student, &observation, &evaluation, &terms))
 }
 
+/// The loss, its gradients, and the first raw logit that is not finite.
 fn evaluate_flat<B: OpsAutodiffBackend>(
-    student: &Student<'_, B>,
-    flat: &Flat<B::InnerBackend>,
+    Flat { policy, moments, data }: &mut Flat<B::InnerBackend>,
     objective: &Objective<'_, B>,
-    batch: &Batch,
     minibatch: &mut Minibatch,
-    statistics: bool,
-) -> Result<Evaluated<B>, UpdateError> {
-    let tensors = |gathered| Gathered::tensors::<B>(gathered, &objective.learner.spec, objective.device);
-    let seen = flat.policy.ppo_loss::<B>(&flat.data, &minibatch.ppo_rows(), &objective.ppo());
+) -> (Terms<B>, Known<B>, Option<f32>) {
+    let mut due = moments.take_due();
+    let steps = std::array::from_fn(|_| due.next().flatten());
+    let seen = policy.ppo_loss::<B>(data, &minibatch.ppo_rows(), &objective.ppo(), steps);
     let mut terms = Terms::known(seen.loss, seen.stats);
-    let gathered = minibatch.gathered.take().map(tensors);
-    let second = gathered.and_then(|(observation, _, data)| {
-        let second = flat.policy.second_values::<B>(observation.features)?;
+    let second = policy.second_critic_mut().map(|critic| {
+        due.next().flatten().into_iter().for_each(|step| step.take(&mut critic.parameters));
+        let gathered = minibatch.gathered.take().expect("data of a minibatch");
+        let (observation, _, data) = gathered.tensors::<B>(&objective.learner.spec, objective.device);
+        let second = SecondValues::of(critic, observation.features);
         objective.add_second_critic(&mut terms, second.values.clone(), data.returns);
-        Some(second)
+        second
     });
-    let value = terms.value();
-    if !(value.is_finite() && first_non_finite(&seen.logits).is_none()) {
-        let (observation, ..) = tensors(minibatch.gather(batch));
-        let evaluation = Evaluation {
-            logits: Tensor::from_inner(seen.logits),
-            values: Tensor::from_inner(seen.values),
-            second_values: None,
-            h_obs: None,
-            gates: None,
-            expert_logits: None,
-            next_operator: None,
-            graph: None,
-        };
-        return Err(first_fault(&minibatch.at, student, &observation, &evaluation, &terms));
-    }
-    let flops = flat.policy.ppo_flops(minibatch.at.rows.len());
-    let known = Known { gradients: seen.gradients, flops, second };
-    // Without a router nothing but the loss says anything.
-    Ok(Evaluated { terms, value, statistics: statistics.then(Metrics::new), known: Some(known) })
+    (terms, Known { gradients: seen.gradients, second }, seen.bad_logit)
 }
 
 fn evaluate_whole<B: OpsAutodiffBackend>(

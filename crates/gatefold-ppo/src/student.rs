@@ -14,7 +14,7 @@ const THERE: &str = "a student has its policy between steps";
 /// A policy that consists of MLPs alone, as a few tensors, what its optimizer remembers, and what it learns from.
 pub(crate) struct Flat<B: OpsBackend> {
     pub(crate) policy: FlatPolicy<B>,
-    moments: FlatMoments<B>,
+    pub(crate) moments: FlatMoments<B>,
     pub(crate) data: PpoData<B>,
 }
 
@@ -67,7 +67,8 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         }
     }
 
-    /// One optimizer step down the gradients that are known and the gradient of `loss`.
+    /// One optimizer step down the gradients that are known and the gradient of `loss`; in the faster form, parameters
+    /// take it when they are read next.
     pub(crate) fn learn(
         &mut self,
         loss: Option<Tensor<B, 1>>,
@@ -75,12 +76,11 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
         lr: f64,
         max_norm: f32,
     ) -> Step {
-        if let Some(Flat { policy, moments, .. }) = &mut self.flat {
+        if let Some(Flat { moments, .. }) = &mut self.flat {
             let known = known.expect("the faster form gives it");
             let second = known.second.map(|second| second.gradient(&loss.expect("a loss of its values")));
-            let parameters = policy.networks_mut().map(|network| &mut network.parameters);
             let grads = known.gradients.into_iter().chain(second);
-            return self.optimizer.step_flat(moments, parameters, grads, known.flops, lr, max_norm);
+            return self.optimizer.step_flat(moments, grads, lr, max_norm);
         }
         let loss = loss.expect("no gradient is known");
         let policy = self.policy.take().expect(THERE);
@@ -103,7 +103,10 @@ impl<'a, B: OpsAutodiffBackend> Student<'a, B> {
     pub(crate) fn finish(self) -> (ActorCritic<B>, &'a mut AdamW<B::InnerBackend>) {
         let Self { policy, optimizer, flat } = self;
         let policy = policy.expect(THERE);
-        let Some(flat) = flat else { return (policy, optimizer) };
+        let Some(mut flat) = flat else { return (policy, optimizer) };
+        for (network, step) in flat.policy.networks_mut().zip(flat.moments.take_due()) {
+            step.into_iter().for_each(|step| step.take(&mut network.parameters));
+        }
         optimizer.set_flat(flat.moments);
         (flat.policy.write_to(policy), optimizer)
     }

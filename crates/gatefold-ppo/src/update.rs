@@ -101,7 +101,7 @@ impl Learner {
         let mut next = minibatches.next();
         while let Some(mut minibatch) = next {
             let evaluate =
-                || evaluate(&student, &objective, batch, &mut minibatch, &mut dropout, first.is_none());
+                || evaluate(&mut student, &objective, batch, &mut minibatch, &mut dropout, first.is_none());
             // The next one is prepared meanwhile.
             let evaluated;
             (evaluated, next) = beside(minibatches.cost(), evaluate, || minibatches.next());

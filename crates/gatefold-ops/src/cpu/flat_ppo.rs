@@ -12,7 +12,7 @@ use burn::backend::{Flex, flex::FlexTensor};
 use super::{
     adamw::sum_of_squares,
     chunks::{add_parts, map_tasks},
-    flat::{floats, row_major, tensor, wrap},
+    flat::{floats, row_major, tensor},
     linear::CHUNK,
     mlp_kernel::{
         Layer, Parameters, Shape, Wanted, backward_chunk, by_layer, flops, forward_rows, hidden_width,
@@ -21,17 +21,24 @@ use super::{
     ppo_loss::{self, Rows, Slices, Totals, finish, policy_loss, value_loss},
     scratch::Scratch,
 };
-use crate::{Evaluated, FlatGradient, FlatMlp, Network, PpoData, PpoLossConfig, PpoRows, flat_ppo::Recorded};
+use crate::{Evaluated, FlatGradient, Network, PpoData, PpoLossConfig, PpoRows, flat_ppo::Recorded};
 
 /// What a network's results of some rows add to the loss of so many rows, and their gradient.
 type Loss = fn(&Rows<'_>, &[f32], &PpoLossConfig, usize, &mut [f32]) -> Totals;
 
-/// One of the networks, and where its results go.
+/// One of the networks, and its part of the loss.
 struct Net<'a> {
-    mlp: &'a FlatMlp,
-    parameters: &'a FlexTensor,
+    network: Network<'a, Flex>,
     loss: Loss,
-    y: &'a mut [f32],
+}
+
+/// What a network has learned.
+struct Learned {
+    /// What each chunk of rows adds to the loss.
+    totals: Vec<Totals>,
+    /// The first result that is NaN or infinite.
+    bad: Option<f32>,
+    gradient: FlatGradient<Flex>,
 }
 
 /// What all networks learn from.
@@ -44,9 +51,9 @@ struct Data<'a> {
 }
 
 impl Net<'_> {
-    /// Writes its results; returns what each chunk of rows adds to the loss, and the gradient of the parameters.
-    fn learn(self, data: &Data<'_>) -> (Vec<Totals>, FlatGradient<Flex>) {
-        let Self { mlp, parameters, loss, y } = self;
+    fn learn(self, data: &Data<'_>) -> Learned {
+        let Self { network: Network { mlp, parameters, step }, loss } = self;
+        step.into_iter().for_each(|step| step.take(parameters));
         let shapes = shapes(mlp);
         let num_parameters = shapes.iter().flat_map(Shape::sizes).sum();
         let (inputs, outputs, rows) = (shapes[0].inputs, mlp.outputs(), data.minibatch.rows.len());
@@ -54,27 +61,34 @@ impl Net<'_> {
         let layers = &Layer::all(&shapes, &parameters);
         let (panels, turned) = (&panels(layers, rows), &turned(layers, rows, false));
         let wanted = Wanted { input: false, layers: vec![true; shapes.len()] };
-        let chunks = data.minibatch.rows.chunks(CHUNK).zip(y.chunks_mut(CHUNK * outputs));
-        let parts = map_tasks(chunks.collect(), 3 * flops(layers, rows), |(places, y)| {
+        let chunks = data.minibatch.rows.chunks(CHUNK).collect();
+        let parts = map_tasks(chunks, 3 * flops(layers, rows), |places| {
             let mut x = Scratch::new(places.len() * inputs);
             fetch(data.x, inputs, places, &mut x);
             let mut hidden = Scratch::new(places.len() * hidden_width(&shapes));
-            forward_rows(&x, layers, panels, by_layer(&mut hidden, layers, places.len()), y);
+            let mut y = Scratch::new(places.len() * outputs);
+            forward_rows(&x, layers, panels, by_layer(&mut hidden, layers, places.len()), &mut y);
             let mut d_y = Scratch::new(y.len());
             d_y.fill(0.0);
             let of = PpoRows { rows: places, ..*data.minibatch };
             let chunk = Rows { of, recorded: data.recorded, num_actions: data.num_actions };
-            let totals = loss(&chunk, y, data.config, rows, &mut d_y);
+            let totals = loss(&chunk, &y, data.config, rows, &mut d_y);
             let mut sums = vec![0.0; num_parameters];
-            backward_chunk([&x, &hidden, y, &d_y], layers, turned, &wanted, &mut sums, &mut []);
-            (totals, sums)
+            backward_chunk([&x, &hidden, &y, &d_y], layers, turned, &wanted, &mut sums, &mut []);
+            (totals, y.iter().copied().find(|y| !y.is_finite()), sums)
         });
-        let (totals, sums): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let (mut totals, mut bad) = (Vec::with_capacity(parts.len()), None);
+        let sums = parts.into_iter().map(|(of_chunk, in_chunk, sums)| {
+            totals.push(of_chunk);
+            bad = bad.or(in_chunk);
+            sums
+        });
         let gradient = add_parts(sums, num_parameters);
         let mut rest = &gradient[..];
         let square = |size| sum_of_squares(rest.split_off(..size).expect("sizes of all parameters"));
         let squares = shapes.iter().flat_map(Shape::sizes).map(square).collect();
-        (totals, FlatGradient { values: tensor(gradient, [num_parameters]), squares })
+        let gradient = FlatGradient { values: tensor(gradient, [num_parameters]), squares };
+        Learned { totals, bad, gradient }
     }
 }
 
@@ -118,25 +132,16 @@ pub(super) fn flex(
     [actor, critic]: [Network<'_, Flex>; 2],
     config: &PpoLossConfig,
 ) -> Evaluated<Flex> {
-    let (rows, num_actions) = (minibatch.rows.len(), actor.0.outputs());
-    let (mut logits, mut values) = (vec![0.0; rows * num_actions], vec![0.0; rows]);
-    let flops = [actor, critic].iter().map(|(mlp, _)| mlp.learning_flops(rows)).sum();
-    // This thread begins with the last one: the actor has more to do.
-    let nets = vec![
-        Net { mlp: critic.0, parameters: critic.1, loss: value_loss as Loss, y: &mut values },
-        Net { mlp: actor.0, parameters: actor.1, loss: policy_loss, y: &mut logits },
-    ];
+    let (rows, num_actions) = (minibatch.rows.len(), actor.mlp.outputs());
+    let flops = [&actor, &critic].iter().map(|network| network.mlp.learning_flops(rows)).sum();
     let data = by_rows(data);
     let recorded = &Slices::new(&data.recorded);
     let data = &Data { x: floats(&data.x), recorded, num_actions, minibatch, config };
+    // This thread begins with the last one: the actor has more to do.
+    let nets =
+        vec![Net { network: critic, loss: value_loss as Loss }, Net { network: actor, loss: policy_loss }];
     let learned = map_tasks(nets, flops, |net| net.learn(data));
-    let [(of_values, critic), (of_policy, actor)] = learned.try_into().expect("there are two networks");
-    let (loss, stats) = finish(of_policy.into_iter().chain(of_values), rows, config);
-    Evaluated {
-        loss,
-        stats,
-        logits: wrap(tensor(logits, [rows, num_actions])),
-        values: wrap(tensor(values, [rows])),
-        gradients: [actor, critic],
-    }
+    let [critic, actor] = learned.try_into().unwrap_or_else(|_| unreachable!("there are two networks"));
+    let (loss, stats) = finish(actor.totals.into_iter().chain(critic.totals), rows, config);
+    Evaluated { loss, stats, bad_logit: actor.bad, gradients: [actor.gradient, critic.gradient] }
 }

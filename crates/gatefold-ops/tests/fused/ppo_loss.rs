@@ -1,9 +1,9 @@
 use burn::backend::Flex;
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, TensorMetadata, TensorPrimitive, ops::FloatTensor};
 use gatefold_ops::{
-    Activation, Evaluated, FlatMlp, Network, PpoBatch, PpoData, PpoLossConfig, PpoRows, composed, flat_mlp,
-    flat_mlp_column, flat_ppo_loss, log_softmax_rows, masked_log_softmax, ppo_loss, ppo_stats,
-    squared_norms_of_parts,
+    Activation, AdamwStep, Evaluated, FlatMlp, Network, PendingStep, PpoBatch, PpoData, PpoLossConfig,
+    PpoRows, adamw_in_place, composed, flat_mlp, flat_mlp_column, flat_ppo_loss, log_softmax_rows,
+    masked_log_softmax, ppo_loss, ppo_stats, squared_norms_of_parts,
 };
 use proptest::prelude::*;
 
@@ -257,7 +257,7 @@ fn masked_entries_may_be_minus_infinity_and_get_no_gradient() {
     }
 }
 
-type Seen = [Tensor<Flex, 1>; 6];
+type Seen = [Tensor<Flex, 1>; 4];
 
 /// Actor and critic of some sizes on data of `rows` rows.
 struct Networks {
@@ -278,31 +278,38 @@ impl Networks {
         Self { actor: network(num_actions), critic: network(1), x: n.tensor([rows, inputs]) }
     }
 
-    /// Loss, statistics, logits, values and the gradients of both networks' parameters.
+    /// Loss, statistics and the gradients of both networks' parameters.
     fn run(
         &self,
         case: &Case,
         minibatch: &PpoRows<'_>,
         loss: impl Fn(&PpoData<Flex>, &PpoRows<'_>, [Network<'_, Flex>; 2]) -> Evaluated<Flex>,
     ) -> Seen {
-        let data = PpoData::new(self.x.clone(), case.batch().inner());
-        let [actor, critic] =
-            [&self.actor, &self.critic].map(|(_, parameters)| parameters.clone().into_primitive().tensor());
-        let Evaluated { loss, stats, logits, values, gradients } =
-            loss(&data, minibatch, [(&self.actor.0, &actor), (&self.critic.0, &critic)]);
-        for (gradient, mlp) in gradients.iter().zip([&self.actor.0, &self.critic.0]) {
+        let [mut actor, mut critic] = self.parameters();
+        let seen = loss(
+            &self.data(case),
+            minibatch,
+            [
+                Network { mlp: &self.actor.0, parameters: &mut actor, step: None },
+                Network { mlp: &self.critic.0, parameters: &mut critic, step: None },
+            ],
+        );
+        for (gradient, mlp) in seen.gradients.iter().zip([&self.actor.0, &self.critic.0]) {
             let sizes: Vec<_> = mlp.sizes().collect();
             assert_eq!(gradient.squares, squared_norms_of_parts::<Flex>(&gradient.values, &sizes));
         }
-        let [actor, critic] = gradients.map(|of| Tensor::from_primitive(TensorPrimitive::Float(of.values)));
-        [
-            from_vec(vec![loss], [1]),
-            from_vec(stats.to_vec(), [6]),
-            logits.flatten(0, 1),
-            values,
-            actor,
-            critic,
-        ]
+        assert_eq!(seen.bad_logit, None);
+        let [actor, critic] =
+            seen.gradients.map(|of| Tensor::from_primitive(TensorPrimitive::Float(of.values)));
+        [from_vec(vec![seen.loss], [1]), from_vec(seen.stats.to_vec(), [6]), actor, critic]
+    }
+
+    fn data(&self, case: &Case) -> PpoData<Flex> {
+        PpoData::new(self.x.clone(), case.batch().inner())
+    }
+
+    fn parameters(&self) -> [FloatTensor<Flex>; 2] {
+        [&self.actor, &self.critic].map(|(_, parameters)| parameters.clone().into_primitive().tensor())
     }
 
     /// The same by networks and loss one after the other, and their backward passes.
@@ -313,10 +320,10 @@ impl Networks {
         let (actor, critic) = (leaf(&self.actor.1), leaf(&self.critic.1));
         let logits = flat_mlp(x.clone(), actor.clone(), &self.actor.0);
         let values = flat_mlp_column(x, critic.clone(), &self.critic.0);
-        let (loss, stats) = ppo_loss(logits.clone(), values.clone(), case.minibatch(minibatch), &CONFIG);
+        let (loss, stats) = ppo_loss(logits, values, case.minibatch(minibatch), &CONFIG);
         let found = loss.backward();
         let [actor, critic] = [actor, critic].map(|leaf| leaf.grad(&found).expect("a gradient"));
-        [loss.inner(), stats.inner(), logits.inner().flatten(0, 1), values.inner(), actor, critic]
+        [loss.inner(), stats.inner(), actor, critic]
     }
 }
 
@@ -389,19 +396,91 @@ fn the_loss_of_two_networks_of_views_or_long_integers_is_that_of_copies() {
     let turned = from_vec::<2>(values(&networks.x.clone().transpose()), [6, 40]).transpose();
     let view = Networks { x: turned, ..networks };
     assert_eq!(fused(&case, &minibatch, &view).each_ref().map(bits), expected.each_ref().map(bits));
-    let data = PpoData::new(
-        view.x.clone(),
-        PpoBatch { actions: case.batch().inner().actions.cast(DType::I64), ..case.batch().inner() },
-    );
-    let [actor, critic] = [&view.actor, &view.critic].map(|(_, all)| all.clone().into_primitive().tensor());
-    let seen = flat_ppo_loss::<Train>(
-        &data,
-        &minibatch,
-        (&view.actor.0, &actor),
-        (&view.critic.0, &critic),
-        &CONFIG,
-    );
-    assert_close("of long integers", &from_vec(vec![seen.loss], [1]), &expected[0]);
+    let batch = case.batch().inner();
+    let long = PpoBatch { actions: batch.actions.clone().cast(DType::I64), ..batch };
+    let long = PpoData::new(view.x.clone(), long);
+    let got = view.run(&case, &minibatch, |_, minibatch, [actor, critic]| {
+        flat_ppo_loss::<Train>(&long, minibatch, actor, critic, &CONFIG)
+    });
+    assert_eq!(got.each_ref().map(bits), expected.each_ref().map(bits));
+}
+
+#[test]
+fn the_loss_of_two_networks_takes_the_steps_that_are_due_first() {
+    let (case, networks) = (Case::new(300, 3, true, 1), Networks::new(300, 3, 6, &[8, 9], 2));
+    let minibatch = PpoRows { rows: &places(100, 300, 3), mean: 0.1, deviation: 0.7 };
+    let numbers = AdamwStep {
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-5,
+        weight_decay: 0.01,
+        grad_scale: 0.5,
+        bias_correction1: 0.1,
+        bias_correction2: 0.001,
+    };
+    type Loss<'a> = &'a dyn Fn([Network<'_, Flex>; 2]) -> Evaluated<Flex>;
+    let data = networks.data(&case);
+    let fused: Loss<'_> =
+        &|[actor, critic]| flat_ppo_loss::<Train>(&data, &minibatch, actor, critic, &CONFIG);
+    let composed: Loss<'_> =
+        &|networks| composed::flat_ppo_loss::<Train>(&data, &minibatch, networks, &CONFIG);
+    fn network<'a>(
+        mlp: &'a FlatMlp,
+        parameters: &'a mut FloatTensor<Flex>,
+        step: Option<PendingStep<'a, Flex>>,
+    ) -> Network<'a, Flex> {
+        Network { mlp, parameters, step }
+    }
+    for loss in [fused, composed] {
+        let [mut actor, mut critic] = networks.parameters();
+        let [actor_due, critic_due] = networks.parameters();
+        let zeros = |of: &FloatTensor<Flex>| Tensor::<Flex, 1>::zeros(of.shape(), &Default::default());
+        let mut moments = [&actor, &actor, &critic, &critic].map(|of| zeros(of).into_primitive().tensor());
+        let [m, v, critic_m, critic_v] = &mut moments;
+        let of_actor = PendingStep { gradient: actor_due.clone(), moments: [m, v], numbers };
+        let of_critic = PendingStep { gradient: critic_due.clone(), moments: [critic_m, critic_v], numbers };
+        let seen = loss([
+            network(&networks.actor.0, &mut actor, Some(of_actor)),
+            network(&networks.critic.0, &mut critic, Some(of_critic)),
+        ]);
+
+        let [mut expected_actor, mut expected_critic] = networks.parameters();
+        let mut expected = [&actor, &actor, &critic, &critic].map(|of| zeros(of).into_primitive().tensor());
+        let [m, v, critic_m, critic_v] = &mut expected;
+        adamw_in_place::<Flex>(&mut expected_actor, actor_due, [m, v], &numbers);
+        adamw_in_place::<Flex>(&mut expected_critic, critic_due, [critic_m, critic_v], &numbers);
+        let after = loss([
+            network(&networks.actor.0, &mut expected_actor, None),
+            network(&networks.critic.0, &mut expected_critic, None),
+        ]);
+        let bits_of = |of: &FloatTensor<Flex>| {
+            bits(&Tensor::<Flex, 1>::from_primitive(TensorPrimitive::Float(of.clone())))
+        };
+        assert_eq!((seen.loss.to_bits(), seen.stats), (after.loss.to_bits(), after.stats));
+        assert_eq!([&actor, &critic].map(bits_of), [&expected_actor, &expected_critic].map(bits_of));
+        assert_eq!(moments.each_ref().map(bits_of), expected.each_ref().map(bits_of));
+        assert_ne!(bits_of(&actor), bits(&networks.actor.1));
+    }
+}
+
+#[test]
+fn the_loss_of_two_networks_tells_of_a_logit_that_is_not_finite() {
+    let case = Case::new(600, 3, true, 1);
+    let networks = Networks::new(600, 3, 6, &[8], 2);
+    let mut x = values(&networks.x);
+    x[6 * 550 + 2] = f32::NAN;
+    let networks = Networks { x: from_vec(x, [600, 6]), ..networks };
+    let [mut actor, mut critic] = networks.parameters();
+    let mut bad = |rows: &[usize]| {
+        let minibatch = PpoRows { rows, mean: 0.0, deviation: 1.0 };
+        let actor = Network { mlp: &networks.actor.0, parameters: &mut actor, step: None };
+        let critic = Network { mlp: &networks.critic.0, parameters: &mut critic, step: None };
+        flat_ppo_loss::<Train>(&networks.data(&case), &minibatch, actor, critic, &CONFIG).bad_logit
+    };
+    let all: Vec<usize> = (0..600).collect();
+    assert!(bad(&all).is_some_and(f32::is_nan));
+    assert_eq!(bad(&all[..550]), None);
 }
 
 #[test]
