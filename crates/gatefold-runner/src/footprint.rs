@@ -91,12 +91,17 @@ fn parts(config: &ExperimentConfig, spec: &EnvSpec) -> Vec<Part> {
 fn rollout(config: &ExperimentConfig, spec: &EnvSpec) -> Part {
     /// Action, log-probability, two values, raw and scaled reward, advantage, return.
     const NUMBERS: f64 = 8.0;
+    /// Action, log-probability, old value, advantage, return.
+    const COPIED: f64 = 5.0;
     let steps = (config.ppo.num_steps * config.run.num_envs) as f64;
     let gates = if config.policy.has_router() { config.policy.experts.len() } else { 0 };
     let read = spec.num_features + spec.num_nodes() * (1 + spec.node_features);
     let observation = SINGLE * read as f64 + spec.num_actions() as f64;
-    let bytes =
-        (steps + config.run.num_envs as f64) * observation + steps * SINGLE * (NUMBERS + gates as f64);
+    // Without a graph, the update reads copies of most of it.
+    let copied =
+        if config.policy.architecture == Architecture::Mlp { observation + SINGLE * COPIED } else { 0.0 };
+    let bytes = (steps + config.run.num_envs as f64) * observation
+        + steps * (SINGLE * (NUMBERS + gates as f64) + copied);
     Part { name: "the rollout".to_string(), keys: "run.num_envs, ppo.num_steps".to_string(), bytes }
 }
 
