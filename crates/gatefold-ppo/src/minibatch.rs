@@ -146,14 +146,17 @@ impl<'a> Epochs<'a> {
         Self { order, batch, ppo, rng, gathers, epoch: 0, number: 0 }
     }
 
-    /// What the next one costs, in floating-point operations that take as long.
+    /// What the next one costs, if there is one, in floating-point operations that take as long.
     pub(crate) fn cost(&self) -> usize {
         /// Of a number that is copied from anywhere.
         const NUMBER: usize = 64;
+        if self.epoch == self.ppo.epochs {
+            return 0;
+        }
         let Batch { rollout, .. } = self.batch;
-        let seen = &rollout.observations;
+        let (rows, seen) = (rollout.actions.len(), &rollout.observations);
         let seen = seen.features.len() + seen.activations.len() + seen.node_features.len();
-        let all = rollout.actions.len() + if self.gathers { seen + 5 * rollout.actions.len() } else { 0 };
+        let all = rows + if self.gathers { seen + 5 * rows + rollout.drawn.len() } else { 0 };
         let shuffled = if self.number == 0 { self.order.len() } else { 0 };
         NUMBER * (shuffled + all / self.order.pieces(self.ppo.minibatch))
     }

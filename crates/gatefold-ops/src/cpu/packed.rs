@@ -68,7 +68,9 @@ fn add_body<const FMA: bool>(
             let soon = pairs.of_row(first + row + AHEAD);
             for &pair in soon {
                 prefetch(&items[pair * width..(pair + 1) * width]);
-                weights.inspect(|weights| prefetch(&weights[pairs.gates()[pair]..][..1]));
+                if let Some(weights) = weights {
+                    prefetch(&weights[pairs.gates()[pair]..][..1]);
+                }
             }
         }
         for &pair in pairs.of_row(first + row) {
